@@ -256,6 +256,7 @@ TRANSFORMERS = Library(
         Internal("transformers.PreTrainedModel._supports_sdpa", "attention of a traced model"),
         Internal("transformers.PreTrainedModel._no_split_modules", "layers that FSDP shards"),
         Internal("transformers.PreTrainedModel._keep_in_fp32_modules", "modules not quantized"),
+        Internal("transformers.PreTrainedModel._keep_in_fp32_modules_strict", "routers in fp32"),
         Internal(
             "transformers.PreTrainedModel.gradient_checkpointing_enable",
             "checkpoints of some layers",

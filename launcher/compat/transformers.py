@@ -153,6 +153,16 @@ def quantized_linears(model: Any) -> Iterator[tuple[str, torch.nn.Linear | Conv1
             yield name, module
 
 
+def kept_in_fp32(model: Any) -> set[str]:
+    """Return the names of parameters that a load leaves in fp32 whatever dtype is asked for.
+
+    read: transformers/modeling_utils.py at 5.23, _keep_in_fp32_modules_strict.
+    """
+    parts = [f".{part}." for part in getattr(model, "_keep_in_fp32_modules_strict", None) or ()]
+    names = (name for name, _ in model.named_parameters())
+    return {name for name in names if any(part in f".{name}." for part in parts)}
+
+
 def in_order_of_loading(names: Iterable[str]) -> list[str]:
     """Return names of tensors, or of modules, in the order in which a load comes to them."""
     return sorted(names, key=dot_natural_key)

@@ -115,7 +115,10 @@ def _watch(model: Any, base: Any, recorder: Recorder) -> None:
         if hidden.requires_grad:
             hidden.register_hook(lambda _: recorder.switch("activations"))
 
-    base.base_model.register_forward_hook(enter_loss)
+    backbone = base.base_model
+    if backbone is base:  # Llama 4's class names a module that is not there
+        backbone = base.model
+    backbone.register_forward_hook(enter_loss)
     for parameter in trained(model):
         hooked: Any = parameter
         hooked.register_post_accumulate_grad_hook(

@@ -97,6 +97,9 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
     return {
         "native_class": type(model).__name__,
         "num_params": sum(parameter.numel() for parameter in model.parameters()),
+        "untrained_params": sum(
+            parameter.numel() for parameter in model.parameters() if not parameter.requires_grad
+        ),
         "embedding_params": table.numel(),
         "head_params": 0 if head is table else head.numel(),
         "hidden_size": table.shape[1],

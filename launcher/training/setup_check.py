@@ -20,6 +20,7 @@ from launcher.compat.deepspeed import (
     num_sharded_elements,
     user_optimizer,
 )
+from launcher.compat.transformers import kept_in_fp32
 from launcher.training.model_building import DTYPES
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
@@ -54,6 +55,7 @@ class Setup:
     """Parameters of the base model, quantized ones counted as the numbers they stand for."""
     trainable_params: int
     frozen_dtypes: tuple[str, ...]
+    """Dtypes of frozen parameters but those that transformers keeps in fp32."""
     trainable_dtypes: tuple[str, ...]
     engine: str
     engine_class: str
@@ -70,6 +72,7 @@ def setup_of(trainer: Any) -> Setup:
     """Return the setup of a trainer whose training has begun."""
     named = list(trainer.model.named_parameters())
     trainable = [p for _, p in named if p.requires_grad]
+    kept = kept_in_fp32(trainer.model)
     engine = trainer.model_wrapped
     kind = _engine_kind(engine)
     packed = packed_elements(trainer.model)
@@ -78,7 +81,7 @@ def setup_of(trainer: Any) -> Setup:
             packed.get(name) or num_elements(p) for name, p in named if ".lora_" not in name
         ),
         trainable_params=sum(map(num_elements, trainable)),
-        frozen_dtypes=_dtypes(p for _, p in named if not p.requires_grad),
+        frozen_dtypes=_dtypes(p for name, p in named if not p.requires_grad and name not in kept),
         trainable_dtypes=_dtypes(trainable),
         engine=kind,
         engine_class=type(engine).__name__,

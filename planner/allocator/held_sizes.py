@@ -42,6 +42,6 @@ def quantized_sizes(workload: Workload) -> list[int]:
     return [
         size
         for kind in workload.model.layers
-        for matrix in workload.model.linears(kind)
+        for matrix in workload.model.packed_linears(kind)
         for size in quantized_tensors(matrix, quantization)
     ]

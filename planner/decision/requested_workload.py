@@ -53,7 +53,10 @@ def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
     return choices(
         own,
         request.cluster.device,
-        loss_open=not traced and request.loss is None and recipe.loss is None,
+        loss_open=not traced
+        and own.model.only_loss is None
+        and request.loss is None
+        and recipe.loss is None,
         attention_open=request.attention is None and recipe.attention is None,
     )
 
@@ -119,11 +122,10 @@ def _loss(request: Request, recipe: Recipe) -> Loss:
     """Return the loss; without a GPU the stock one where none is asked for: trl's fused head has no
     Triton there, so it computes every logit twice and copies each tile seven times."""
     model = request.model.spec
-    if isinstance(model, TracedSpec):
-        stated = request.loss or recipe.loss or model.loss
-        return stated if model.loss == "fused" else model.loss
-    usual: Loss = "standard" if request.cluster.device == "cpu" else "fused"
-    return request.loss or recipe.loss or usual
+    if model.only_loss is not None:
+        return model.only_loss
+    on_cpu = request.cluster.device == "cpu" and not isinstance(model, TracedSpec)
+    return request.loss or recipe.loss or ("standard" if on_cpu else "fused")
 
 
 def _optimizer(request: Request, optimizer: OptimizerSection) -> OptimizerSection:

@@ -6,6 +6,8 @@ differs between trainers is :class:`Numerics`. The layers that are made of these
 planner/forward/decoder_layers.py.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,6 +31,10 @@ class Layer(NamedTuple):
     kind: LayerKind
 
 
+SharedKeys = dict[int | None, tuple[Tensor, Tensor]]
+"""Keys and values that several layers attend to, by the window of these layers."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Decoder:
     """One model on one rank, ready to run a micro-batch on a tape."""
@@ -41,6 +47,10 @@ class Decoder:
     matrices: dict[LayerKind, dict[str, Linear]] = field(init=False)
     adapted: frozenset[str] = field(init=False)
     """Keys of the matrices that carry an adapter."""
+    per_layer_inputs: Tensor | None = field(init=False, default=None)
+    """Vectors of all layers that gate their outputs, once they are made."""
+    shared_keys: SharedKeys = field(init=False, default_factory=dict)
+    """Keys and values that several layers attend to, while a layer runs."""
     _token_mask: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -71,11 +81,30 @@ class Decoder:
             self.weights[name] = Parameter(elements, width, trains=trains)
         return self.weights[name]
 
+    def kept_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
+        """Return a weight that transformers keeps in fp32."""
+        name = f"{layer.place}.{name}"
+        if name not in self.weights:
+            trains = self.trains_all
+            width = self.numerics.trainable if trains else self.numerics.kept
+            self.weights[name] = Parameter(elements, width, trains=trains)
+        return self.weights[name]
+
     def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
         """Return a weight of the router or of all experts: it is not an ``nn.Linear`` and never
         quantized."""
         quantized = self.workload.settings.quantization is not None
         return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
+
+    @contextmanager
+    def sharing(self, keys: SharedKeys) -> Iterator[None]:
+        """Have the layer inside the block read and store shared keys and values in ``keys``, which
+        the decoder itself does not hold."""
+        self.shared_keys = keys
+        try:
+            yield
+        finally:
+            self.shared_keys = {}
 
     # --- linear layers --------------------------------------------------------------------
 
@@ -88,8 +117,15 @@ class Decoder:
             return self._adapted(name, matrix, x)
         return self._base(name, matrix, x)
 
+    def outside_linear(self, role: str, x: Tensor) -> Tensor:
+        """Return the product with the matrix of that role that is in no layer."""
+        matrix = next(each for each in self.workload.model.outside_linears if each.key == role)
+        if matrix in self.workload.adapted_outside:
+            return self._adapted(role, matrix, x)
+        return self._base(role, matrix, x)
+
     def _base(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
-        if self.workload.settings.quantization is not None:
+        if self.workload.settings.quantization is not None and not matrix.whole:
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
@@ -269,9 +305,11 @@ class Decoder:
 
     def masked(self, kind: LayerKind) -> bool:
         """Return whether attention takes a mask: samples are padded, or the window is exceeded.
-        FalconModel.forward always makes one."""
-        window = kind.sliding_window
+        FalconModel.forward always makes one, as an indexer does."""
+        window, latent = kind.sliding_window, self.workload.model.latent
         if self.workload.model.model_type == "falcon":
+            return True
+        if latent is not None and latent.indexer is not None:
             return True
         return self.batch.masked or (window is not None and self.batch.sequence_length >= window)
 
@@ -282,14 +320,15 @@ class Decoder:
         if self.workload.model.positions != "rotary":
             return dict.fromkeys(kinds)
         if self.workload.model.local_rotary:
-            return {kind: self._rotary_tables(width) for kind in kinds}
-        return dict.fromkeys(kinds, self._rotary_tables(width))
+            by_window = {kind.sliding_window: self._rotary_tables(width, kind) for kind in kinds}
+            return {kind: by_window[kind.sliding_window] for kind in kinds}
+        return dict.fromkeys(kinds, self._rotary_tables(width, next(iter(kinds))))
 
-    def _rotary_tables(self, width: int) -> tuple[Tensor, Tensor]:
-        model = self.workload.model
+    def _rotary_tables(self, width: int, kind: LayerKind) -> tuple[Tensor, Tensor]:
+        model, head_dim = self.workload.model, self.workload.model.heads(kind).head_dim
         if model.rotary in ("halves-fp32", "products-fp32"):
             width = FP32_BYTES
-        elements = self.batch.sequence_length * int(model.head_dim * model.rotary_fraction)
+        elements = self.batch.sequence_length * int(head_dim * model.rotary_fraction)
         if model.rotary == "split":
             elements //= 2
         if model.rotary == "complex":

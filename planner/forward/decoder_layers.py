@@ -10,6 +10,7 @@ from planner.forward.experts import mixture
 from planner.forward.falcon import falcon_layer
 from planner.forward.feed_forward import feed_forward, scaled_mlp
 from planner.forward.gated_delta import gated_delta_net
+from planner.forward.gemma4 import gemma4_layer
 from planner.forward.latent_attention import latent_attention
 from planner.forward.mamba2 import mamba2_mixer
 from planner.forward.norms import norm
@@ -45,9 +46,19 @@ NORM_NAMES: Mapping[Norms, _NormNames] = {
 """Names of norms in Llama, OLMo-2 and Gemma 2. GLM-4-0414 has other names for those around."""
 
 
-def decoder_layer(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
-    """Return the output of a layer of the model's architecture."""
+def decoder_layer(
+    decoder: Decoder,
+    layer: Layer,
+    x: Tensor,
+    tables: Tables | None,
+    gate: Tensor | None = None,
+) -> Tensor:
+    """Return the output of a layer of the model's architecture; ``gate`` is its part of the
+    per-layer inputs, where the model has some."""
     model = decoder.workload.model
+    if model.model_type == "gemma4_text":
+        assert tables is not None
+        return gemma4_layer(decoder, layer, x, tables, gate)
     run = OF_THEIR_OWN.get(model.model_type, COMMON[model.residual])
     return run(decoder, layer, x, tables)
 
@@ -97,8 +108,8 @@ def _norm(decoder: Decoder, layer: Layer, name: str | None, x: Tensor) -> Tensor
 
 
 def _added(decoder: Decoder, residual: Tensor, x: Tensor, name: str) -> Tensor:
-    """Return ``residual + x``; Granite's is ``residual + x * residual_multiplier``."""
-    if decoder.workload.model.multipliers:
+    """Return ``residual + x``; Granite and MiniCPM3 multiply ``x`` by a number before."""
+    if decoder.workload.model.multipliers or decoder.workload.model.scaled_blocks:
         return ops.add(decoder.tape, residual, ops.unary(decoder.tape, x, "scaled block"), name)
     return ops.add(decoder.tape, residual, x, name)
 

@@ -13,6 +13,7 @@ and router logits are not kept.
 
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
+from planner.forward.dense_experts import dense_mixture
 from planner.forward.feed_forward import activate, feed_forward
 from planner.models.expert_shape import ExpertsSpec
 from planner.tape import expert_operators as routing
@@ -27,8 +28,10 @@ from planner.tape.tensors import Parameter, Tensor
 def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
     """Mirror MixtralSparseMoeBlock.forward and Qwen3MoeSparseMoeBlock.forward; with shared experts
     those of Qwen2-MoE, and where no gate weighs them those of DeepSeek-V2 and V3."""
-    if experts.shared_gate:
-        return _gated_mixture(decoder, layer, x, experts)
+    if experts.dense:
+        return dense_mixture(decoder, layer, x, experts)
+    if experts.shared_gate or experts.shared_first:
+        return _after_shared(decoder, layer, x, experts)
     _logits, scores, chosen = router(decoder, layer, x, experts)
     routed = _routed(decoder, layer, x, scores, chosen, experts)
     if not experts.shared_intermediate_size:
@@ -48,12 +51,14 @@ def _routed(
     return decoder.linear(layer, "fc2_latent_proj", x)
 
 
-def _gated_mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
-    """Mirror Qwen2MoeSparseMoeBlock.forward."""
+def _after_shared(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
+    """Mirror Qwen2MoeSparseMoeBlock.forward, and HunYuanMoEV1Moe.forward, which has no gate."""
     tape = decoder.tape
     shared = feed_forward(decoder, layer, x)
     _logits, scores, chosen = router(decoder, layer, x, experts)
     routed = grouped_experts(decoder, layer, x, scores, chosen, experts)
+    if not experts.shared_gate:
+        return ops.add(tape, routed, shared, "routed and shared experts")
     gate = ops.unary(
         tape, decoder.linear(layer, "shared_expert_gate", x), "sigmoid", saves="output"
     )
@@ -67,8 +72,13 @@ def router(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mirror MixtralTopKRouter.forward and Qwen3MoeTopKRouter.forward: return logits, the weights
     of the chosen experts, and their indices."""
-    tape, tokens = decoder.tape, decoder.batch.tokens
     h, count = decoder.workload.model.hidden_size, experts.num_experts
+    if experts.router_matrix is not None:
+        logits = decoder.linear(layer, experts.router_matrix, x)
+        _probabilities, scores, chosen = softmax_choice(decoder, logits, experts)
+        return logits, scores, chosen
+    if experts.router == "softmax-corrected":
+        return _corrected_softmax_router(decoder, layer, x, experts)
     weight = decoder.expert_parameter(layer, "router", h * count)
     if experts.router in ("chosen-softmax", "chosen-softmax-fp32"):
         return _chosen_router(decoder, layer, x, experts)
@@ -81,13 +91,22 @@ def router(
     if experts.router == "sigmoid-16-bit":
         return _plain_sigmoid_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
+    _probabilities, scores, chosen = softmax_choice(decoder, logits, experts)
+    return logits, scores, chosen
+
+
+def softmax_choice(
+    decoder: Decoder, logits: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a softmax over all experts, the weights of the chosen ones, and their indices."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
     probabilities = softmax(tape, logits, device=decoder.batch.device)
     scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
     if experts.normalized:
         scores = routing.normalized(tape, scores, tokens)
     if experts.router == "softmax":
         scores = ops.cast(tape, scores, logits.width, "weights of the chosen experts, cast")
-    return logits, scores, chosen
+    return probabilities, scores, chosen
 
 
 def _chosen_router(
@@ -127,6 +146,38 @@ def _fp32_logits(decoder: Decoder, weight: Parameter, x: Tensor, count: int) -> 
     wide = ops.cast(decoder.tape, weight, FP32_BYTES, "router weight in fp32")
     x_wide = ops.cast(decoder.tape, x, FP32_BYTES, "router input in fp32")
     return decoder.product(wide, x_wide, count, "router logits")
+
+
+def _corrected_softmax_router(
+    decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mirror Ernie4_5_MoeTopKRouter.forward, which autocast leaves alone and whose variables hold
+    the corrected probabilities of the chosen."""
+    tape, tokens, width = decoder.tape, decoder.batch.tokens, x.width
+    count = experts.num_experts
+    weight = decoder.kept_parameter(layer, "router", decoder.workload.model.hidden_size * count)
+    logits = ops.linear(
+        tape,
+        ops.cast(tape, x, FP32_BYTES, "router input in fp32"),
+        ops.cast(tape, weight, FP32_BYTES, "router weight in fp32"),
+        out_features=count,
+        bias=None,
+        name="router logits",
+        keeps_input=decoder.numerics.keeps_linear_inputs,
+    )
+    probabilities = softmax(tape, logits, device=decoder.batch.device)
+    rows = tokens * experts.experts_per_token
+    correction = Tensor(count, FP32_BYTES, None, None)
+    corrected = ops.add(tape, probabilities, correction, "corrected scores")
+    _values, chosen = routing.top_k(tape, corrected, rows)
+    del corrected
+    weights = routing.gathered_rows(
+        tape, probabilities, chosen, rows, "weights of the chosen experts"
+    )
+    total = ops.unary(tape, routing.row_sums(tape, weights, tokens), "sums, clamped", saves="input")
+    weights = routing.divided(tape, weights, total)
+    del total
+    return logits, ops.cast(tape, weights, width, "weights of the chosen experts, cast"), chosen
 
 
 def _sigmoid_router(

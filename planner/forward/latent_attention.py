@@ -2,8 +2,9 @@
 
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
+from planner.forward.indexer import chosen_keys, mask_of_chosen
 from planner.forward.norms import norm
-from planner.forward.rotary import Tables, turned_pairs
+from planner.forward.rotary import Tables, turned, turned_pairs
 from planner.models.expert_shape import LatentAttentionSpec
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
@@ -14,11 +15,15 @@ from planner.tape.tensors import Tensor
 def latent_attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables, latent: LatentAttentionSpec
 ) -> tuple[Tensor, Tensor | None]:
-    """Mirror DeepseekV2Attention.forward and DeepseekV3Attention.forward."""
+    """Mirror DeepseekV2Attention.forward, DeepseekV3Attention.forward and
+    MiniCPM3Attention.forward."""
     tape, place, tokens = decoder.tape, layer.place, decoder.batch.tokens
     heads = decoder.workload.model.num_attention_heads
     nope, rope = latent.qk_nope_head_dim, latent.qk_rope_head_dim
-    q = _queries(decoder, layer, x, latent)
+    latent_q = _latent_queries(decoder, layer, x, latent)
+    q = _queries(decoder, layer, x, latent_q)
+    if latent.indexer is None:
+        latent_q = None
     q_nope, q_rope = views.split(tape, q, [tokens * heads * nope, tokens * heads * rope])
     compressed = decoder.linear(layer, "kv_a_proj_with_mqa", x)
     kv, k_rope = views.split(tape, compressed, [tokens * latent.kv_lora_rank, tokens * rope])
@@ -26,24 +31,37 @@ def latent_attention(
     q_rope, k_rope = _turned(decoder, q_rope, tables), _turned(decoder, k_rope, tables)
     query = ops.concatenate(tape, (q_nope, q_rope), "query")
     key, value = _expanded(decoder, layer, k_nope, k_rope, latent)
+    if latent.indexer is not None:
+        chosen = chosen_keys(decoder, layer, x, latent_q, tables, latent)
+        _mask = mask_of_chosen(decoder, chosen)
     attended, weights = _attend(decoder, layer, query, key, value, latent)
     return decoder.linear(layer, "o_proj", attended), weights
 
 
-def _queries(decoder: Decoder, layer: Layer, x: Tensor, latent: LatentAttentionSpec) -> Tensor:
+def _latent_queries(
+    decoder: Decoder, layer: Layer, x: Tensor, latent: LatentAttentionSpec
+) -> Tensor | None:
+    """Return what queries are made of; None where they are projected directly."""
     if latent.q_lora_rank is None:
-        return decoder.linear(layer, "q_proj", x)
+        return None
     x = decoder.linear(layer, "q_a_proj", x)
-    x = norm(decoder, f"{layer.place}.q_a_layernorm", x, latent.q_lora_rank)
-    return decoder.linear(layer, "q_b_proj", x)
+    return norm(decoder, f"{layer.place}.q_a_layernorm", x, latent.q_lora_rank)
+
+
+def _queries(decoder: Decoder, layer: Layer, x: Tensor, latent_q: Tensor | None) -> Tensor:
+    if latent_q is None:
+        return decoder.linear(layer, "q_proj", x)
+    return decoder.linear(layer, "q_b_proj", latent_q)
 
 
 def _turned(decoder: Decoder, x: Tensor, tables: Tables) -> Tensor:
     """Mirror ``apply_rotary_emb``: a product of complex numbers, in fp32; DeepSeek-V3's is in
-    pairs."""
+    pairs, MiniCPM3's is Llama's."""
     tape, width = decoder.tape, x.width
     if decoder.workload.model.rotary == "pairs":
         return turned_pairs(tape, x, tables)
+    if decoder.workload.model.rotary == "halves":
+        return turned(tape, x, tables)
     x = ops.cast(tape, x, FP32_BYTES, "rotary: in fp32")
     x = ops.mul(tape, x, tables[0], "rotary: x turned")
     return ops.cast(tape, x, width, "rotated")

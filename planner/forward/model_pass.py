@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES
-from planner.forward.decoder import Decoder, Layer
+from planner.forward.decoder import Decoder, Layer, SharedKeys
 from planner.forward.decoder_layers import decoder_layer
 from planner.forward.embeddings import embedded
+from planner.forward.gemma4 import part_of_a_layer, per_layer_inputs
 from planner.forward.loss import cross_entropy, fused_loss
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables
@@ -101,7 +102,8 @@ class ModelPass:
             bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
         if self._workload.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
-        logits = self._logits(head, bias, x)
+        given = unary(tape, x, "last hidden states, scaled") if model.scaled_blocks else x
+        logits = self._logits(head, bias, given)
         if self._numerics.cross_entropy == "logits shifted in fp32":
             logits = cast(tape, logits, FP32_BYTES, "logits in fp32")
         scored = logits
@@ -144,6 +146,7 @@ class ModelPass:
         the end."""
         tape, batch = self.tape, self._batch
         x, _held = embedded(self._decoder, table, needs_gradient=self._leaf_inputs)
+        self._decoder.per_layer_inputs = per_layer_inputs(self._decoder, x)
         position_ids = tape.new(batch.sequence_length, INT64, "position ids")
         masks = self._masks(table.width)
         windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}
@@ -151,15 +154,20 @@ class ModelPass:
         tables = self._decoder.rotary_tables(table.width)
         if self._workload.model.local_rotary:
             self._held += [table for pair in tables.values() if pair for table in pair]
+        keys: SharedKeys = {}
         for number, (kind, recomputed) in enumerate(self._layers):
             tape.border()
             layer = Layer(f"layers.{number}", kind)
+            gate = part_of_a_layer(self._decoder)
             if recomputed:
-                x = self._checkpointed(layer, x, tables[kind], shared)
+                x = self._checkpointed(layer, x, tables[kind], gate, shared, keys)
             else:
-                x = decoder_layer(self._decoder, layer, x, tables[kind])
+                with self._decoder.sharing(keys):
+                    x = decoder_layer(self._decoder, layer, x, tables[kind], gate)
         tape.border()
-        return norm(self._decoder, "norm", x)
+        x = norm(self._decoder, "norm", x)
+        self._decoder.per_layer_inputs = None
+        return x
 
     def _masks(self, width: int) -> dict[int | None, Tensor]:
         """Return one mask for each window; eager attention adds it to the scores, so that it always
@@ -181,15 +189,22 @@ class ModelPass:
         }
 
     def _checkpointed(
-        self, layer: Layer, x: Tensor, tables: Tables | None, shared: list[Tensor]
+        self,
+        layer: Layer,
+        x: Tensor,
+        tables: Tables | None,
+        gate: Tensor | None,
+        shared: list[Tensor],
+        keys: SharedKeys,
     ) -> Tensor:
-        def run(given: Tensor, _held: list[Tensor] = shared) -> Tensor:
+        def run(given: Tensor, part: Tensor | None = gate, _held: list[Tensor] = shared) -> Tensor:
             """Checkpointing holds every argument of the layer until it has run again."""
-            return decoder_layer(self._decoder, layer, given, tables)
+            with self._decoder.sharing(keys):
+                return decoder_layer(self._decoder, layer, given, tables, part)
 
         settings = self._workload.settings
         hides_inputs = settings.quantization is not None and settings.quantization.hides_inputs
         sharded_adapters = settings.adapter is not None and self._numerics.keeps_linear_inputs
         if hides_inputs or sharded_adapters:
-            return self.tape.checkpoint_reentrant(run, x)
+            return self.tape.checkpoint_reentrant(run, x, *(() if gate is None else (gate,)))
         return self.tape.checkpoint(run, x)

@@ -18,6 +18,8 @@ def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Ten
         return _layer_norm_in_fp32(decoder, name, x, size)
     if decoder.workload.model.norm == "rms-plus-one":
         return _gemma_norm(decoder, name, x, size)
+    if decoder.workload.model.norm == "rms-power":
+        return _power_norm(decoder, name, x, size)
     return _rms_norm(decoder, name, x, size)
 
 
@@ -60,6 +62,38 @@ def _gemma_normalised(decoder: Decoder, label: str, x: Tensor, size: int) -> Ten
     return ops.mul(tape, x, root, f"{label}: normalised in fp32")
 
 
+def unweighted_norm(decoder: Decoder, x: Tensor, name: str, size: int) -> Tensor:
+    """Mirror Llama4TextL2Norm.forward, and Gemma4RMSNorm.forward without a scale."""
+    tape, width = decoder.tape, x.width
+    by_power = decoder.workload.model.norm == "rms-power"
+    normalised = _power_normalised if by_power else _gemma_normalised
+    x = ops.cast(tape, x, FP32_BYTES, f"{name}: input in fp32")
+    return ops.cast(tape, normalised(decoder, name, x, size), width, f"{name}: output")
+
+
+def _power_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
+    """Mirror Gemma4RMSNorm.forward."""
+    tape, width = decoder.tape, x.width
+    label = name.rpartition(".")[2]
+    output = _power_normalised(
+        decoder, label, ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32"), size
+    )
+    weight = ops.cast(tape, decoder.parameter(name, size), FP32_BYTES, f"{label}: weight in fp32")
+    device = decoder.batch.device
+    output = ops.mul(tape, output, weight, f"{label}: scaled in fp32", on_rows=device)
+    del weight
+    return ops.cast(tape, output, width, f"{label}: output")
+
+
+def _power_normalised(decoder: Decoder, label: str, x: Tensor, size: int) -> Tensor:
+    """Mirror Gemma4RMSNorm._norm, whose root is ``torch.pow(mean_squared, -0.5)``."""
+    tape = decoder.tape
+    mean = ops.mean_square(tape, x, rows=x.elements // size)
+    shifted = ops.unary(tape, mean, "mean square + eps")
+    del mean
+    return ops.mul(tape, x, ops.power(tape, shifted), f"{label}: normalised in fp32")
+
+
 def _layer_norm_in_fp32(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
     """Mirror CohereLayerNorm.forward, which subtracts the mean twice."""
     tape, width, rows = decoder.tape, x.width, x.elements // size
@@ -78,8 +112,11 @@ def _layer_norm_in_fp32(decoder: Decoder, name: str, x: Tensor, size: int) -> Te
     return ops.cast(tape, x, width, f"{label}: output")
 
 
-def layer_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
-    """Mirror ``nn.LayerNorm`` over ``size`` elements.
+def layer_norm(
+    decoder: Decoder, name: str, x: Tensor, size: int, *, has_bias: bool = False
+) -> Tensor:
+    """Mirror ``nn.LayerNorm`` over ``size`` elements; one with a bias where all have one, or this
+    one has.
 
     read: ATen/autocast_mode.h at 2.13: on CUDA autocast computes it in fp32, parameters too; the
     CPU's list does not name it.
@@ -87,7 +124,7 @@ def layer_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
     model, tape = decoder.workload.model, decoder.tape
     weight: Tensor = decoder.parameter(name, size)
     parameters = [weight]
-    if model.norm_bias:
+    if model.norm_bias or has_bias:
         parameters.append(decoder.parameter(f"{name}.bias", size))
     on_cuda = decoder.batch.device == "cuda"
     label = name.rpartition(".")[2]

@@ -18,6 +18,8 @@ def rotated(
     cos, sin = tables
     if model.rotary == "split":
         return turned_halves(tape, q, tables), turned_halves(tape, k, tables)
+    if model.rotary == "complex":
+        return _as_complex(tape, q, k, cos)
     share = model.rotary_fraction
     if model.rotary == "halves":
         return _rotate(tape, q, cos, sin), _rotate(tape, k, cos, sin)
@@ -93,11 +95,27 @@ def _part(tape: Tape, x: Tensor, share: float) -> Tensor:
     return ops.slice_of(tape, x, int(x.elements * share))
 
 
+def turned(tape: Tape, x: Tensor, tables: Tables) -> Tensor:
+    """Return Llama's rotation of queries or of keys."""
+    return _rotate(tape, x, *tables)
+
+
 def _rotate(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Return ``x * cos + rotate_half(x) * sin``."""
     straight = ops.mul(tape, x, cos, "rotary: x cos")
     crossed = ops.mul(tape, _half_turned(tape, x), sin, "rotary: half turned x sin")
     return ops.add(tape, straight, crossed, "rotated")
+
+
+def _as_complex(tape: Tape, q: Tensor, k: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirror ``apply_rotary_emb`` of Llama 4, which turns both before it casts either."""
+    widths = q.width, k.width
+    q, k = (ops.cast(tape, x, FP32_BYTES, "rotary: in fp32") for x in (q, k))
+    q, k = (ops.mul(tape, x, frequencies, "rotary: x turned") for x in (q, k))
+    return (
+        ops.cast(tape, q, widths[0], "query, rotated"),
+        ops.cast(tape, k, widths[1], "key, rotated"),
+    )
 
 
 def _turned_in_fp32(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ The kernels that they call are in planner/tape/attention_kernels.py.
 
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
-from planner.forward.norms import norm
+from planner.forward.norms import norm, unweighted_norm
 from planner.forward.rotary import Tables, rotated
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
@@ -49,7 +50,12 @@ def self_attention(
     if decoder.workload.model.qk_norm == "heads-rotated":
         q = _normed(decoder, layer, "query_layernorm", q)
         k = _normed(decoder, layer, "key_layernorm", k)
-    attended, weights = _attend(decoder, layer, q, k, v)
+    if decoder.workload.model.qk_norm == "unweighted-rotated" and layer.kind.rotates:
+        size = decoder.workload.model.head_dim
+        q, k = (unweighted_norm(decoder, x, name, size) for x, name in ((q, "query"), (k, "key")))
+    if decoder.workload.model.tempered_attention and not layer.kind.rotates:
+        q = _tempered(decoder, q)
+    attended, weights = attend(decoder, layer, q, k, v)
     if gate is not None:
         opened = ops.unary(decoder.tape, gate, "sigmoid of the gate", saves="output")
         attended = ops.mul(decoder.tape, attended, opened, "attention output, gated")
@@ -84,6 +90,14 @@ def _projected(decoder: Decoder, layer: Layer, x: Tensor) -> _Projected:
     return _Projected(q, k, decoder.linear(layer, "v_proj", x), gate=gate)
 
 
+def _tempered(decoder: Decoder, q: Tensor) -> Tensor:
+    """Return the queries times a scale for each position, which is in fp32."""
+    tape = decoder.tape
+    scales = tape.new(decoder.batch.sequence_length, FP32_BYTES, "scales of the positions")
+    scaled = ops.mul(tape, q, scales, "query, scaled by position")
+    return ops.cast(tape, scaled, q.width, "query, scaled by position, cast")
+
+
 def _normed(decoder: Decoder, layer: Layer, name: str, x: Tensor) -> Tensor:
     """Return queries or keys through their norm, over each head or over all at once."""
     model = decoder.workload.model
@@ -92,17 +106,18 @@ def _normed(decoder: Decoder, layer: Layer, name: str, x: Tensor) -> Tensor:
     return norm(decoder, f"{layer.place}.{name}", x, size)
 
 
-def _attend(
+def attend(
     decoder: Decoder, layer: Layer, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """Return the output, and the weights where they are whole."""
     model, batch = decoder.workload.model, decoder.batch
+    heads = model.heads(layer.kind)
     shape = HeadShape(
         batch=batch.micro_batch_size,
         length=batch.sequence_length,
-        heads=model.num_attention_heads,
-        key_value_heads=model.num_key_value_heads,
-        head_dim=model.head_dim,
+        heads=heads.queries,
+        key_value_heads=heads.key_values,
+        head_dim=heads.head_dim,
     )
     if model.attention_sinks:
         return _with_sinks(decoder, layer, (q, k, v), shape)

@@ -88,7 +88,7 @@ def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: 
         cached += block(shape.convolved_size * shape.kernel_size * width)
     if kind.attends:
         seen = min(tokens, kind.sliding_window or tokens)
-        cached += sum(block(seen * size * width) for size in model.cached_sizes)
+        cached += sum(block(seen * size * width) for size in model.cached_sizes(kind))
     return cached
 
 

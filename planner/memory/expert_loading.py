@@ -26,7 +26,7 @@ from planner.models.traced_model import TracedSpec
 from planner.workload.dtypes import Numerics
 from planner.workload.workload import Workload
 
-STORED_STACKED = ("gpt_oss", "granitemoe", "granitemoehybrid")
+STORED_STACKED = ("gpt_oss", "granitemoe", "granitemoehybrid", "llama4_text")
 """Architectures whose files hold one tensor for all experts; read:
 transformers/conversion_mapping.py at 5.23.0. The other mixtures that are planned go by "mixtral",
 "qwen2_moe" or "phimoe". Of a traced model that table itself is asked

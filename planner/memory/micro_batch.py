@@ -187,7 +187,7 @@ def _behind_trained(workload: Workload) -> list[bool]:
     found, behind = workload.method == "full", list[bool]()
     for kind in model.layers:
         behind.append(found)
-        found = found or trains[kind]
+        found = found or trains[kind] or bool(workload.adapted_outside)
     return behind
 
 

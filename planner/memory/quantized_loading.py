@@ -63,4 +63,4 @@ def in_order_of_names(model: ModelSpec, kind: LayerKind) -> list[Linear]:
         feeds_forward = any(part in matrix.key for part in FEED_FORWARD)
         return feeds_forward == comes_last, matrix.name
 
-    return sorted(model.linears(kind), key=place)
+    return sorted(model.packed_linears(kind), key=place)

@@ -7,6 +7,7 @@ and with their adapters added, in every pass, and refuses dropout (peft/tuners/l
 ParamWrapper). This launcher leaves routed experts frozen, so it names the matrices that remain.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from planner.models.model_spec import ModelSpec
@@ -17,9 +18,13 @@ Targets = Literal["all-linear"] | tuple[str, ...]
 RENAMED_FOR = (
     "deepseek_v2",
     "deepseek_v3",
+    "deepseek_v32",
     "dots1",
+    "ernie4_5_moe",
     "glm4_moe",
     "glm4_moe_lite",
+    "glm_moe_dsa",
+    "hunyuan_v1_moe",
     "minimax_m2",
     "mixtral",
     "olmoe",
@@ -33,6 +38,11 @@ REFUSED_FOR = ("falcon_h1", "mamba2", "nemotron_h")
 """Architectures with Mamba mixers whose output matrix peft refuses to adapt; read:
 peft/tuners/tuners_utils.py at 0.21.2, _check_lora_target_modules_mamba."""
 REFUSED = ("out_proj",)
+INDEXER = ("wq_b", "wk", "weights_proj")
+"""Matrices of an indexer, which no gradient passes (planner/forward/indexer.py)."""
+ROUTERS: Mapping[str, tuple[str, ...]] = {"llama4_text": ("router",)}
+"""Names of routers that are an ``nn.Linear`` which returns two tensors, so that no adapter can be
+on it, by architecture."""
 
 
 def lora_targets(model: ModelSpec, targets: Targets) -> Targets:
@@ -64,4 +74,7 @@ def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
         return model.unadaptable
     if model.model_type in REFUSED_FOR:
         return REFUSED
-    return RENAMED if model.model_type in RENAMED_FOR else ()
+    if model.model_type in RENAMED_FOR:
+        has_indexer = model.latent is not None and model.latent.indexer is not None
+        return (*RENAMED, *(INDEXER if has_indexer else ()))
+    return ROUTERS.get(model.model_type, ())

@@ -16,6 +16,7 @@ from planner.base.phrases import Phrase
 from planner.models.architectures import (
     deepseek,
     gemma,
+    gemma4,
     glm,
     gpt,
     gpt_fused,
@@ -24,6 +25,8 @@ from planner.models.architectures import (
     hybrid,
     lfm2,
     llama,
+    llama4,
+    minicpm,
     mixture,
     neighbours,
     olmo,
@@ -39,6 +42,7 @@ from planner.plan.bounds import MOST_LAYERS
 ARCHITECTURES: Mapping[str, Architecture] = {
     **deepseek.ARCHITECTURES,
     **gemma.ARCHITECTURES,
+    **gemma4.ARCHITECTURES,
     **glm.ARCHITECTURES,
     **gpt.ARCHITECTURES,
     **gpt_fused.ARCHITECTURES,
@@ -47,6 +51,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     **hybrid.ARCHITECTURES,
     **lfm2.ARCHITECTURES,
     **llama.ARCHITECTURES,
+    **llama4.ARCHITECTURES,
+    **minicpm.ARCHITECTURES,
     **mixture.ARCHITECTURES,
     **neighbours.ARCHITECTURES,
     **olmo.ARCHITECTURES,
@@ -81,19 +87,27 @@ def spec_from_config(content: Mapping[str, Any], path: Path) -> ModelSpec:
         raise NoFormulasError(
             path, None, Phrase("model_type: no formulas for {model_type!r}", model_type=model_type)
         )
+    for each in (content, content.get("text_config")):
+        if isinstance(each, dict):
+            _refuse_too_deep(config, each.get("num_hidden_layers"))
     try:
         spec = ARCHITECTURES[model_type].read(config)
     except ValueError as error:
         raise config.error(reason_of(error)) from error
-    if spec.num_layers > MOST_LAYERS:
+    _refuse_too_deep(config, spec.num_layers)
+    return spec
+
+
+def _refuse_too_deep(config: Config, count: object) -> None:
+    """Raise an error for more layers than are planned, before a reader lists them."""
+    if isinstance(count, int) and count > MOST_LAYERS:
         raise config.error(
             Phrase(
                 "it has {num_layers:,} layers, and at most {most_layers:,} are planned",
-                num_layers=spec.num_layers,
+                num_layers=count,
                 most_layers=MOST_LAYERS,
             )
         )
-    return spec
 
 
 def config_from_spec(spec: ModelSpec) -> dict[str, Any]:

@@ -10,21 +10,28 @@ Router = Literal[
     "softmax",
     "softmax-fp32",
     "fp32-softmax",
+    "softmax-corrected",
     "sigmoid",
     "sigmoid-fp32",
     "sigmoid-16-bit",
+    "chosen-sigmoid",
     "chosen-softmax",
     "chosen-softmax-fp32",
 ]
-"""How tokens are given to experts, and with which weights (read: the router of each
-modeling_*.py in transformers 5.23). ``softmax``: over all experts; the weights of those that
-are chosen go back to the dtype of the logits (Qwen, OLMoE). ``softmax-fp32``: the weights stay
-in fp32, and so does what they multiply (Mixtral). ``fp32-softmax``: as that, and the logits are
-made of operands cast to fp32 (DeepSeek-V2). ``sigmoid``: of the logits made so; experts are
-chosen by corrected scores (DeepSeek-V3, GLM-4.5). ``sigmoid-fp32``: the same of logits cast to
-fp32, without groups (MiniMax-M2). ``sigmoid-16-bit``: the same of logits as they are (LFM2).
-``chosen-softmax``: over the chosen alone (gpt-oss). ``chosen-softmax-fp32``: the same in fp32, then
-in the input's dtype (Granite)."""
+"""How tokens are given to experts, and with which weights (read: the router of each modeling_*.py
+in transformers 5.23). ``softmax``: over all experts; the weights of those that are chosen go back
+to the dtype of the logits (Qwen, OLMoE). ``softmax-fp32``: the weights stay in fp32, and so does
+what they multiply (Mixtral). ``fp32-softmax``: as that, and the logits are made of operands cast to
+fp32 (DeepSeek-V2). ``softmax-corrected``: of logits made so without autocast; experts are chosen by
+corrected probabilities (ERNIE 4.5). ``sigmoid``: of the logits made so; experts are chosen by
+corrected scores (DeepSeek-V3, GLM-4.5). ``sigmoid-fp32``: the same of logits cast to fp32, without
+groups (MiniMax-M2). ``sigmoid-16-bit``: the same of logits as they are (LFM2). ``chosen-sigmoid``:
+of the chosen logits, in fp32 (Llama 4). ``chosen-softmax``: over the chosen alone (gpt-oss).
+``chosen-softmax-fp32``: the same in fp32, then in the input's dtype (Granite)."""
+
+
+CORRECTION = "router.correction_bias"
+"""Name of the parameter that corrects the choice of experts."""
 
 
 def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = False) -> Linear:
@@ -58,6 +65,15 @@ class ExpertsSpec(Spec):
     """Inner width of the MLP that every token passes beside its experts; 0 where there is none."""
     shared_gate: bool = False
     """Whether a sigmoid weighs that MLP's output (Qwen2-MoE)."""
+    shared_first: bool = False
+    """Whether that MLP runs before the routed experts (HunYuan)."""
+    dense: bool = False
+    """Whether every expert is given every token, scaled by the router (Llama 4)."""
+    beside: bool = False
+    """Whether they stand beside the layer's MLP, each with norms of its own (Gemma 4)."""
+    router_matrix: str | None = None
+    """The name of the router where it is an ``nn.Linear``, which is quantized and adapted like any
+    other (HunYuan, Gemma 4); None where it is not."""
     first_dense_layers: int = 0
     """Number of layers at the start that have an ordinary MLP (DeepSeek)."""
     every: PositiveInt = 1
@@ -85,11 +101,26 @@ class ExpertsSpec(Spec):
         )
 
     def router_tensors(self, hidden_size: int) -> dict[str, int]:
-        """Return the elements of the router's parameters by name."""
+        """Return the elements of the router's parameters by name; none where it is a matrix."""
+        if self.router_matrix is not None:
+            return {}
         tensors = {"router": self.num_experts * hidden_size}
         if self.biased:
             tensors["router.bias"] = self.num_experts
+        if self.untrained_params:
+            tensors[CORRECTION] = self.untrained_params
         return tensors
+
+    @property
+    def untrained_params(self) -> int:
+        """Parameters of one layer's router that never train: what corrects the choice, where that
+        is a parameter."""
+        return self.num_experts if self.router == "softmax-corrected" else 0
+
+    def fp32_params(self, hidden_size: int) -> int:
+        """Return the parameters of one layer's router that transformers keeps in fp32."""
+        is_kept = self.router == "softmax-corrected"
+        return sum(self.router_tensors(hidden_size).values()) if is_kept else 0
 
     def expert_tensors(self, hidden_size: int) -> dict[str, int]:
         """Return the elements of the routed experts' parameters by name: one tensor for all
@@ -120,6 +151,11 @@ class ExpertsSpec(Spec):
         """Return the width of what an expert reads and writes."""
         return self.latent_size or hidden_size
 
+    def router_linears(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the router where it is a matrix like any other."""
+        name = self.router_matrix
+        return () if name is None else (_matrix(name, hidden_size, self.num_experts),)
+
     def matrices(self, hidden_size: int) -> tuple[Linear, ...]:
         """Return the matrices beside the router and the experts: those to their width and back,
         and the one that weighs what every token passes beside them."""
@@ -140,7 +176,27 @@ class ExpertsSpec(Spec):
         """Return the weights of one layer's matrices that one token is multiplied with."""
         matrices = (self.inner_products + 1) * self.intermediate_size * self.width(hidden_size)
         chosen = self.experts_per_token * matrices
-        return self.num_experts * hidden_size + chosen
+        return chosen if self.router_matrix else self.num_experts * hidden_size + chosen
+
+
+class IndexerSpec(Spec):
+    """What chooses the keys that a query attends to (DeepSeek-V3.2, arXiv:2512.02556, section
+    2.1). No gradient passes it."""
+
+    heads: PositiveInt
+    head_dim: PositiveInt
+    chosen_keys: PositiveInt
+    """Keys that each query attends to."""
+    interleaved: bool = False
+    """Whether neighbours turn with each other (GLM-5), instead of halves."""
+
+    def matrices(self, hidden_size: int, q_lora_rank: int) -> tuple[Linear, ...]:
+        """Return the matrices of DeepseekV32Indexer."""
+        return (
+            _matrix("wq_b", q_lora_rank, self.heads * self.head_dim),
+            _matrix("wk", hidden_size, self.head_dim),
+            Linear("weights_proj", hidden_size, self.heads, whole=True),
+        )
 
 
 class LatentAttentionSpec(Spec):
@@ -155,6 +211,8 @@ class LatentAttentionSpec(Spec):
     qk_rope_head_dim: int
     """Dimensions that do rotate; the rotated key is one for all heads."""
     v_head_dim: int
+    indexer: IndexerSpec | None = None
+    """What chooses the keys that a query attends to; None where it attends to all."""
 
     @property
     def qk_head_dim(self) -> int:
@@ -162,9 +220,10 @@ class LatentAttentionSpec(Spec):
 
     @property
     def norm_sizes(self) -> tuple[int, ...]:
-        """Widths of the RMSNorms over the latents."""
+        """Widths of the RMSNorms over the latents, and of weight and bias of the indexer's norm."""
         of_queries = () if self.q_lora_rank is None else (self.q_lora_rank,)
-        return (*of_queries, self.kv_lora_rank)
+        indexing = () if self.indexer is None else (self.indexer.head_dim,) * 2
+        return (*of_queries, self.kv_lora_rank, *indexing)
 
     def matrices(self, hidden_size: int, heads: int, *, bias: bool) -> tuple[Linear, ...]:
         """Return the matrices of DeepseekV2Attention and DeepseekV3Attention."""
@@ -175,11 +234,15 @@ class LatentAttentionSpec(Spec):
                 _matrix("q_a_proj", h, self.q_lora_rank, bias=bias),
                 _matrix("q_b_proj", self.q_lora_rank, queries),
             )
+        indexing: tuple[Linear, ...] = ()
+        if self.indexer is not None and self.q_lora_rank is not None:
+            indexing = self.indexer.matrices(h, self.q_lora_rank)
         rank = self.kv_lora_rank
         expanded = heads * self.qk_nope_head_dim + values
         return (
             *query,
             _matrix("kv_a_proj_with_mqa", h, rank + self.qk_rope_head_dim, bias=bias),
             _matrix("kv_b_proj", rank, expanded),
+            *indexing,
             _matrix("o_proj", values, h, bias=bias),
         )

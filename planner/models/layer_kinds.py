@@ -6,7 +6,12 @@ from typing import Literal, NamedTuple
 
 from planner.base.bounded_cache import bounded_cache
 from planner.models.expert_shape import ExpertsSpec
+from planner.models.layered_shape import SharedKeysSpec
 from planner.models.recurrent_shape import GatedDeltaSpec
+
+Sharing = Literal["none", "stores", "reads"]
+"""``none``: a layer attends to its own keys and values. ``stores``: others do, too. ``reads``: it
+has none and attends to those of another layer."""
 
 
 class LayerKind(NamedTuple):
@@ -25,6 +30,11 @@ class LayerKind(NamedTuple):
     attends: bool = True
     feeds: bool = True
     """Whether it has an MLP or experts."""
+    sharing: Sharing = "none"
+    """What it does with keys and values that several layers attend to."""
+    closes: bool = False
+    """Whether it is the last layer that reads what layers share, so that in backward the gradient
+    of that begins with it."""
 
 
 Blocks = Literal["pairs", "single"]
@@ -47,20 +57,23 @@ class LayerPattern(NamedTuple):
     delta: GatedDeltaSpec | None
     letters: str | None
     blocks: Blocks
+    shared_keys: SharedKeysSpec | None
+    has_per_layer_inputs: bool
 
     def kind(self, number: int) -> LayerKind:
         """Return the kind of a layer; the first layer has number 1."""
-        full = number <= self.full_first or _is_last_of(self.full_every, number)
         letter = self._letter(number)
         in_pairs = self.blocks == "pairs"
         return LayerKind(
-            sliding_window=None if full else self.window,
+            sliding_window=self._window(number),
             rotates=not _is_last_of(self.unrotated_every, number),
             routed=self.experts is not None
             and (self.experts.routes(number - 1) if in_pairs else letter == EXPERTS),
             recurrent=letter in (RECURRENT, BOTH),
             attends=letter in (ATTENDING, BOTH),
             feeds=in_pairs or letter in (MLP, EXPERTS),
+            sharing=self._sharing(number),
+            closes=self._closes(number),
         )
 
     def _letter(self, number: int) -> str:
@@ -69,6 +82,32 @@ class LayerPattern(NamedTuple):
         if self.delta is None or _is_last_of(self.delta.attention_every, number):
             return ATTENDING
         return RECURRENT
+
+    def _window(self, number: int) -> int | None:
+        full = number <= self.full_first or _is_last_of(self.full_every, number)
+        return None if full else self.window
+
+    @property
+    def _own_keys(self) -> int:
+        """Number of layers that have keys and values of their own."""
+        readers = 0 if self.shared_keys is None else self.shared_keys.num_layers
+        return self.num_layers - readers
+
+    def _sharing(self, number: int) -> Sharing:
+        if self.shared_keys is None:
+            return "none"
+        if number > self._own_keys:
+            return "reads"
+        return "stores" if self._is_last(number, self._own_keys) else "none"
+
+    def _closes(self, number: int) -> bool:
+        reads = self._sharing(number) == "reads" and self._is_last(number, self.num_layers)
+        return reads or (self.has_per_layer_inputs and number == self.num_layers)
+
+    def _is_last(self, number: int, end: int) -> bool:
+        """Return whether no layer between this one and ``end`` has the same window."""
+        after = range(number + 1, end + 1)
+        return all(self._window(each) != self._window(number) for each in after)
 
 
 def _is_last_of(every: int | None, number: int) -> bool:

@@ -13,6 +13,9 @@ class Linear(NamedTuple):
     bias: bool = False
     role: str | None = None
     """The name in Llama, where the model has another; None where the names are the same."""
+    whole: bool = False
+    """Whether bitsandbytes leaves it as it is; read: transformers/quantizers/base.py at 5.23,
+    get_modules_to_not_convert, which names what a class keeps in fp32."""
 
     @property
     def key(self) -> str:

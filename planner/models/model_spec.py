@@ -5,21 +5,23 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import Blocks, LayerKind, LayerPattern, counted, layers_of
+from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.linear import Linear
-from planner.models.module_names import module_names
+from planner.models.module_names import ONLY_LOSS, module_names
 from planner.models.recurrent_shape import (
     GatedDeltaSpec,
     Mamba2Spec,
     OwnParameter,
     ShortConvolutionSpec,
 )
+from planner.plan.vocabulary import Loss
 
 Mlp = Literal["swiglu", "fused-swiglu", "plain"]
 """``swiglu``: gate and up are two matrices. ``fused-swiglu``: one matrix holds both (GLM).
@@ -46,17 +48,21 @@ then concatenated (GLM). ``products-fp32``: neighbours with each other, their pr
 (ERNIE 4.5). ``neighbours-fp32``: the same, all of it in fp32 (Cohere). ``complex``: neighbours as
 one complex number (DeepSeek-V2). ``split``: as ``halves``, each half on its own, then concatenated
 (gpt-oss). ``pairs``: neighbours with each other, first and second ones apart (DeepSeek-V3)."""
-Norm = Literal["rms", "rms-fp32", "rms-fp32-weight", "rms-plus-one", "layer", "layer-fp32"]
+Norm = Literal[
+    "rms", "rms-fp32", "rms-fp32-weight", "rms-plus-one", "rms-power", "layer", "layer-fp32"
+]
 """An RMSNorm is made in fp32. ``rms``: cast back, then scaled by its weight (Llama).
 ``rms-fp32``: scaled, then cast back (OLMo-2). ``rms-fp32-weight``: the same by its weight in fp32
-(Nemotron-H). ``rms-plus-one``: the same by one more than that (Gemma). ``layer``: LayerNorm (GPT).
-``layer-fp32``: the same without a bias, written out in fp32 (Cohere)."""
+(Nemotron-H). ``rms-plus-one``: the same by one more than that (Gemma). ``rms-power``: by its
+weight, and the root is a power (Gemma 4). ``layer``: LayerNorm (GPT). ``layer-fp32``: the same
+without a bias, written out in fp32 (Cohere)."""
 Norms = Literal["before", "around", "after"]
 """``before``: attention and MLP each have a norm at their input. ``after``: at their output,
 before the residual is added (OLMo-2). ``around``: at both (Gemma 2, GLM-4-0414)."""
-QkNorm = Literal["heads", "heads-rotated", "whole"]
+QkNorm = Literal["heads", "heads-rotated", "whole", "unweighted-rotated"]
 """Norms of queries and of keys. ``heads``: over each head (Qwen3). ``heads-rotated``: the same,
-once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2)."""
+once they have been turned (HunYuan). ``whole``: over all heads at once (OLMo-2).
+``unweighted-rotated``: over each head without a weight, where they are turned (Llama 4)."""
 Residual = Literal["sequential", "parallel", "parallel-two-norms"]
 """``sequential``: the MLP reads what attention has added to. ``parallel``: both read the same
 normalised input (Phi). ``parallel-two-norms``: both read the layer's input, each through its own
@@ -64,6 +70,28 @@ norm (GPT-NeoX)."""
 Positions = Literal["rotary", "learned", "alibi", "none"]
 """``learned``: a table of vectors added to the embeddings. ``alibi``: a slope on the scores.
 ``none``: only the order in which states change (Granite 4)."""
+
+
+PER_LAYER_PROJECTION = "per_layer_model_projection"
+"""Role of the matrix that makes every layer's vector of a token's embedding."""
+
+
+class Heads(NamedTuple):
+    """Heads of attention in one layer."""
+
+    queries: int
+    key_values: int
+    head_dim: int
+
+    @property
+    def query_size(self) -> int:
+        """Width of the queries."""
+        return self.queries * self.head_dim
+
+    @property
+    def key_value_size(self) -> int:
+        """Width of the keys alone, equal to that of the values."""
+        return self.key_values * self.head_dim
 
 
 class ModelSpec(Spec):
@@ -122,6 +150,9 @@ class ModelSpec(Spec):
     (Granite)."""
     scaled_logits: bool = False
     """Whether the logits are multiplied by a number (Cohere)."""
+    scaled_blocks: bool = False
+    """Whether both blocks' outputs are multiplied by a number, and the last hidden states are
+    divided by one before the head (MiniCPM3)."""
     attn_logit_softcapping: float | None = None
     """Bound that ``tanh`` caps attention's scores at, which no fused kernel does (Gemma 2); None
     without."""
@@ -131,6 +162,9 @@ class ModelSpec(Spec):
     """Whether the model returns its logits in fp32 (Nemotron-H)."""
     final_logit_softcapping: float | None = None
     """Bound that ``tanh`` caps the logits at (Gemma 2); None without."""
+    tempered_attention: bool = False
+    """Whether queries that are not turned are multiplied by a number for each position
+    (Llama 4)."""
     attention_sinks: bool = False
     """Whether each head has one score more, a parameter, so that attention is eager (gpt-oss)."""
     fused_qkv: bool = False
@@ -154,6 +188,16 @@ class ModelSpec(Spec):
     latent: LatentAttentionSpec | None = None
     """Multi-head latent attention; ``head_dim`` is then that of the part that rotates."""
 
+    full_heads: FullHeadsSpec | None = None
+    """Heads of layers without a window, where they are others than ``head_dim`` and
+    ``num_key_value_heads`` say (Gemma 4)."""
+    value_norm: bool = False
+    """Whether values have a norm, which has no weight (Gemma 4)."""
+    shared_keys: SharedKeysSpec | None = None
+    """Layers at the end without keys and values of their own (Gemma 4)."""
+    per_layer_inputs: PerLayerInputsSpec | None = None
+    """Vectors that each layer's output is gated by (Gemma 4); None without."""
+
     left_out: tuple[str, ...] = ()
     """Parts of the configuration that are not built, as the class is the text model alone."""
 
@@ -172,11 +216,17 @@ class ModelSpec(Spec):
     def query_size(self) -> int:
         return self.num_attention_heads * self.head_dim
 
-    @property
-    def scored_size(self) -> int:
-        """Width of the queries and of what attention returns, together."""
+    def heads(self, kind: LayerKind) -> Heads:
+        """Return the heads of attention in a layer of a kind."""
+        full = self.full_heads
+        if full is None or kind.sliding_window is not None:
+            return Heads(self.num_attention_heads, self.num_key_value_heads, self.head_dim)
+        return Heads(self.num_attention_heads, full.key_value_heads, full.head_dim)
+
+    def scored_size(self, kind: LayerKind) -> int:
+        """Return the width of the queries and of what attention returns, together."""
         if self.latent is None:
-            return 2 * self.query_size
+            return 2 * self.heads(kind).query_size
         return self.num_attention_heads * (self.latent.qk_head_dim + self.latent.v_head_dim)
 
     @property
@@ -184,12 +234,14 @@ class ModelSpec(Spec):
         """Width of the keys alone, equal to that of the values."""
         return self.num_key_value_heads * self.head_dim
 
-    @property
-    def cached_sizes(self) -> tuple[int, int]:
-        """Widths of what generation keeps of a token in one layer: its key and its value, or the
-        latent from which both are computed, and the rotary part."""
+    def cached_sizes(self, kind: LayerKind) -> tuple[int, ...]:
+        """Return the widths of what generation keeps of a token in one layer: its key and its
+        value, or the latent from which both are computed, and the rotary part; none where the layer
+        reads those of another."""
+        if kind.sharing == "reads":
+            return ()
         if self.latent is None:
-            return self.key_value_size, self.key_value_size
+            return (self.heads(kind).key_value_size,) * 2
         return self.latent.kv_lora_rank, self.latent.qk_rope_head_dim
 
     @property
@@ -214,6 +266,8 @@ class ModelSpec(Spec):
             self.delta,
             self.layer_letters,
             self.blocks,
+            self.shared_keys,
+            self.per_layer_inputs is not None,
         )
 
     @property
@@ -226,16 +280,38 @@ class ModelSpec(Spec):
         among them."""
         return _linears(self, kind)
 
-    @property
-    def _attention(self) -> tuple[Linear, ...]:
-        h, q, kv = self.hidden_size, self.query_size, self.key_value_size
+    def _attention(self, kind: LayerKind) -> tuple[Linear, ...]:
+        h, heads = self.hidden_size, self.heads(kind)
+        q, kv = heads.query_size, heads.key_value_size
         widths = {"q_proj": q * (1 + self.gated_attention), "k_proj": kv, "v_proj": kv}
         if self.fused_qkv:
             widths = {"qkv_proj": q + 2 * kv}
+        if self.keys_are_values(kind):
+            del widths["v_proj"]
+        if kind.sharing == "reads":
+            widths = {"q_proj": q}
         return (
             *(self._linear(role, h, width, bias=self.qkv_bias) for role, width in widths.items()),
             self._linear("o_proj", q, h, bias=self.output_bias),
         )
+
+    def keys_are_values(self, kind: LayerKind) -> bool:
+        """Return whether a layer's keys are its values, too."""
+        full = self.full_heads
+        return full is not None and full.keys_are_values and kind.sliding_window is None
+
+    def _fed(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Return the matrices of a layer's MLP, or of what stands beside its experts."""
+        width, shared, experts = self.intermediate_size, self.shared_keys, self.experts
+        if kind.sharing == "reads" and shared is not None and shared.wide_mlp:
+            width *= 2
+        if not kind.routed or experts is None:
+            return self._mlp(width)
+        found = self._mlp(width) if experts.beside else ()
+        found += experts.router_linears(self.hidden_size)
+        if experts.shared_intermediate_size:
+            found += self._mlp(experts.shared_intermediate_size)
+        return found + experts.matrices(self.hidden_size)
 
     def _mlp(self, width: int) -> tuple[Linear, ...]:
         """Return the matrices of an MLP of an inner width."""
@@ -260,9 +336,28 @@ class ModelSpec(Spec):
         )
 
     @property
+    def only_loss(self) -> Loss | None:
+        """The only loss that the model trains with; None if there are several."""
+        return ONLY_LOSS.get(self.model_type)
+
+    @property
+    def _gate(self) -> tuple[Linear, ...]:
+        """Matrices around the vector that gates a layer's output."""
+        if self.per_layer_inputs is None:
+            return ()
+        h, size = self.hidden_size, self.per_layer_inputs.size
+        return (
+            self._linear("per_layer_input_gate", h, size, bias=False),
+            self._linear("per_layer_projection", size, h, bias=False),
+        )
+
+    @property
     def outside_linears(self) -> tuple[Linear, ...]:
-        """Matrices outside of the layers that an adapter may be on: none but in a traced model."""
-        return ()
+        """Matrices outside of the layers that an adapter may be on."""
+        if self.per_layer_inputs is None:
+            return ()
+        width = self.num_layers * self.per_layer_inputs.size
+        return (self._linear(PER_LAYER_PROJECTION, self.hidden_size, width, bias=False),)
 
     @property
     def tower_linears(self) -> tuple[Linear, ...]:
@@ -281,7 +376,8 @@ class ModelSpec(Spec):
     @property
     def counted_linears(self) -> list[tuple[Linear, int]]:
         """Matrices that are quantized, with the number of layers that have each."""
-        return [*self.adaptable_linears, *((linear, 1) for linear in self.tower_linears)]
+        found = [*self.adaptable_linears, *((linear, 1) for linear in self.tower_linears)]
+        return [each for each in found if not each[0].whole]
 
     @property
     def matrix_params(self) -> int:
@@ -301,20 +397,23 @@ class ModelSpec(Spec):
             count = 4
         sizes = (self.hidden_size,) * (count * (2 if self.norm_bias else 1))
         if kind.attends:
-            sizes += self._attention_vectors
+            sizes += self._attention_vectors(kind)
+        if kind.routed and self.experts is not None and self.experts.beside:
+            sizes += (self.hidden_size,) * 4 + (self.experts.num_experts,)
+        if self.per_layer_inputs is not None:
+            sizes += (self.hidden_size,)
         vectors = tuple(OwnParameter((size,)) for size in sizes)
         if kind.recurrent and self.recurrence is not None:
             vectors += self.recurrence.own_parameters
         return vectors
 
-    @property
-    def _attention_vectors(self) -> tuple[int, ...]:
+    def _attention_vectors(self, kind: LayerKind) -> tuple[int, ...]:
         """Sizes of attention's own norms and sinks."""
         inside: tuple[int, ...] = () if self.latent is None else self.latent.norm_sizes
         if self.qk_norm == "whole":
             inside += (self.query_size, self.key_value_size)
-        elif self.qk_norm is not None:
-            inside += (self.head_dim,) * 2
+        elif self.qk_norm in ("heads", "heads-rotated"):
+            inside += (self.heads(kind).head_dim,) * (1 if kind.sharing == "reads" else 2)
         if self.attention_sinks:
             inside += (self.num_attention_heads,)
         return inside
@@ -334,6 +433,26 @@ class ModelSpec(Spec):
     def routed_params(self) -> int:
         """All layers' routers and routed experts."""
         return sum(count * self.expert_params(kind) for kind, count in self.kinds.items())
+
+    @property
+    def untrained_params(self) -> int:
+        """Parameters that never train, not even where all others do."""
+        experts = self.experts
+        return 0 if experts is None else self._routed_layers * experts.untrained_params
+
+    @property
+    def fp32_params(self) -> int:
+        """Parameters that transformers keeps in fp32 whatever it loads the others in."""
+        experts = self.experts
+        return 0 if experts is None else self._routed_layers * experts.fp32_params(self.hidden_size)
+
+    def packed_linears(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Return the matrices of one layer of a kind that are quantized."""
+        return tuple(linear for linear in self.linears(kind) if not linear.whole)
+
+    @property
+    def _routed_layers(self) -> int:
+        return sum(count for kind, count in self.kinds.items() if kind.routed)
 
     def layer_params(self, kind: LayerKind) -> int:
         """Return the parameters of one layer's matrices with their biases, experts and norms."""
@@ -356,6 +475,14 @@ class ModelSpec(Spec):
         return rows * self.hidden_size if self.positions == "learned" else 0
 
     @property
+    def per_layer_params(self) -> int:
+        """The table of the vectors for each layer and the norm of what is added to them."""
+        if self.per_layer_inputs is None:
+            return 0
+        inputs = self.per_layer_inputs
+        return inputs.vocab_size * self.num_layers * inputs.size + inputs.size
+
+    @property
     def head_params(self) -> int:
         weight = 0 if self.tied_embeddings else self.embedding_params
         return weight + (self.vocab_size if self.head_bias else 0)
@@ -365,8 +492,9 @@ class ModelSpec(Spec):
         """All parameters, a tied matrix counted once."""
         layers = sum(count * self.layer_params(kind) for kind, count in self.kinds.items())
         norms = (2 if self.embedding_norm else 1) * self.norm_params
-        embeddings = self.embedding_params + self.position_params
-        return layers + norms + embeddings + self.head_params
+        embeddings = self.embedding_params + self.position_params + self.per_layer_params
+        outside = sum(linear.num_params for linear in self.outside_linears)
+        return layers + norms + embeddings + outside + self.head_params
 
     @property
     def unquantized_params(self) -> int:
@@ -388,12 +516,7 @@ def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
         heads, bias = model.num_attention_heads, model.qkv_bias
         found += model.latent.matrices(model.hidden_size, heads, bias=bias)
     elif kind.attends:
-        found += model._attention
-    if not kind.feeds:
-        return found
-    if not kind.routed or model.experts is None:
-        return found + model._mlp(model.intermediate_size)
-    shared = model.experts.shared_intermediate_size
-    if shared:
-        found += model._mlp(shared)
-    return found + model.experts.matrices(model.hidden_size)
+        found += model._attention(kind)
+    if kind.feeds:
+        found += model._fed(kind)
+    return (*found, *model._gate)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from planner.plan.vocabulary import Loss
+
 
 class ModuleNames(NamedTuple):
     """Where one ``model_type`` keeps its layers, and its own names for the matrices in them."""
@@ -52,10 +54,16 @@ NAMES: Mapping[str, ModuleNames] = {
 ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {
     "bloom": "eager",
     "falcon": "sdpa",
+    "llama4_text": "sdpa",
     "mamba2": "eager",
 }
 """Architectures whose attention is planned in one way: Bloom has no other, and Mamba-2 has none,
 which transformers builds as eager alone."""
+
+
+ONLY_LOSS: Mapping[str, Loss] = {"llama4_text": "standard"}
+"""Architectures that trl's fused head does not support: it looks for a backbone where Llama 4's
+class says, which names another module (transformers 5.23, Llama4ForCausalLM.base_model_prefix)."""
 
 
 def module_names(model_type: str) -> ModuleNames:

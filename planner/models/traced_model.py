@@ -36,6 +36,8 @@ class TracedSpec(ModelSpec, dict=True):
     varieties: tuple[Variety, ...]
     varieties_in_order: tuple[int, ...]
     total_params: int
+    never_trained_params: int
+    """Parameters that the class keeps frozen, such as what corrects a router's choice."""
     table_params: int
     output_params: int
     """Parameters of the head; 0 where it is the embedding's own."""
@@ -87,6 +89,10 @@ class TracedSpec(ModelSpec, dict=True):
         return self.varieties[kind.variety].num_params
 
     @property
+    def only_loss(self) -> Loss | None:
+        return None if self.loss == "fused" else self.loss
+
+    @property
     def outside_linears(self) -> tuple[Linear, ...]:
         return self.text_matrices
 
@@ -105,6 +111,15 @@ class TracedSpec(ModelSpec, dict=True):
     @property
     def num_params(self) -> int:
         return self.total_params
+
+    @property
+    def untrained_params(self) -> int:
+        return self.never_trained_params
+
+    @property
+    def fp32_params(self) -> int:
+        """Parameters kept in fp32 beside all others: none, as a trace counts what there is."""
+        return 0
 
 
 def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> TracedSpec:
@@ -133,6 +148,7 @@ def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> Trac
         varieties=varieties,
         varieties_in_order=tuple(varieties.index(layer) for layer in layers),
         total_params=answer["num_params"],
+        never_trained_params=answer["untrained_params"],
         table_params=answer["embedding_params"],
         output_params=answer["head_params"],
         text_matrices=tuple(Linear(**linear) for linear in answer["outside"]),

@@ -14,7 +14,7 @@ from planner.search.candidate import Candidate
 from planner.tape.attention_kernels import as_kernels_see
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
-from planner.workload.settings_cache import cached_by_settings
+from planner.workload.settings_cache import PASS, cached_by_settings
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
 
@@ -34,7 +34,7 @@ def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:
     return max(0, *(of_variant - of_candidate for of_candidate, of_variant in pairs))
 
 
-@cached_by_settings("method", "adapter", "attention", "loss")
+@cached_by_settings(*PASS)
 def _levels(
     workload: Workload, batch: Batch, kinds: Numerics, sink: GradientSink, bucket_size: int
 ) -> tuple[int, int, int]:

@@ -13,7 +13,6 @@ from planner.base.phrases import Phrase
 from planner.hardware.cluster import Cluster
 from planner.models.adapter_targets import Targets, misunderstood_targets
 from planner.models.model_spec import ModelSpec
-from planner.models.traced_model import TracedSpec
 from planner.plan.bounds import FEWEST_TOKENS
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import (
@@ -239,7 +238,7 @@ def _check_precision(stated: StatedSettings) -> None:
 
 def _check_loss(stated: StatedSettings) -> None:
     model = stated.model
-    if isinstance(model, TracedSpec) and stated.loss == "fused" and model.loss != "fused":
+    if stated.loss == "fused" and model is not None and model.only_loss is not None:
         raise InvalidRequestError(
             Phrase(
                 "{said} cannot be combined with {model_type}, which trl has no fused head "

@@ -55,9 +55,10 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
     recomputed, no layer where it is 0."""
     model, tokens = workload.model, batch.tokens
     matrices = 2 * tokens * active_weights(model)
-    scores = 2 * tokens * batch.sequence_length * model.scored_size
-    attending = sum(count for kind, count in model.kinds.items() if kind.attends)
-    attention = round(attending * scores * CAUSAL)
+    scored = sum(
+        count * model.scored_size(kind) for kind, count in model.kinds.items() if kind.attends
+    )
+    attention = round(2 * tokens * batch.sequence_length * scored * CAUSAL)
     head = 2 * tokens * model.embedding_params
     adapters = 2 * tokens * workload.adapter_params
     trains_all = workload.method == "full"

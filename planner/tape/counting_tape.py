@@ -171,14 +171,14 @@ class CountingTape(Tape):
         self._phase = "backward"
         super().backward(output, gradient)
 
-    def checkpoint_reentrant(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
-        def timed(x: Tensor) -> Tensor:
+    def checkpoint_reentrant(self, run: Callable[..., Tensor], *given: Tensor) -> Tensor:
+        def timed(*inputs: Tensor) -> Tensor:
             before, self._phase = self._phase, self._again[self._phase]
-            output = run(x)
+            output = run(*inputs)
             self._phase = before
             return output
 
-        return super().checkpoint_reentrant(timed, given)
+        return super().checkpoint_reentrant(timed, *given)
 
     def _recompute(self, region: Region) -> None:
         self._phase = "recompute"

@@ -94,6 +94,20 @@ def _divided(tape: Tape, x: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
     return tape.record(divided, (x, total), saved, backward), total
 
 
+def divided(tape: Tape, x: Tensor, total: Tensor) -> Tensor:
+    """Return ``x / total``, which saves both."""
+    elements, width, rows = x.elements, x.width, total.elements
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        of_x = tape.new(elements, width, "gradient of a quotient")
+        whole = tape.new(elements, width, "gradient of a divisor")
+        del whole
+        return [of_x, tape.new(rows, width, "gradient of a divisor, reduced")]
+
+    output = tape.new(elements, width, "weights of the chosen experts, divided")
+    return tape.record(output, (x, total), (x, total), backward)
+
+
 def row_sums(tape: Tape, x: Tensor, rows: int) -> Tensor:
     """Return ``x.sum(-1, keepdim=True)``, whose gradient is a view."""
     elements = x.elements
@@ -146,6 +160,26 @@ def summed_experts(tape: Tape, x: Tensor, experts_per_token: int) -> Tensor:
 
     output = tape.new(elements // experts_per_token, width, "sum over a token's experts")
     return tape.record(output, (x,), (), backward)
+
+
+def repeated(tape: Tape, x: Tensor, times: int, name: str) -> Tensor:
+    """Return ``x.repeat(times, 1)``, whose gradient is summed."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}, summed")]
+
+    return tape.record(tape.new(times * elements, width, name), (x,), (), backward)
+
+
+def scattered(tape: Tape, x: Tensor, indices: Tensor, elements: int, name: str) -> Tensor:
+    """Return a constant tensor into which ``scatter_`` has put ``x``: the places are saved."""
+    size, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(size, width, f"gradient of {name}, gathered")]
+
+    return tape.record(tape.new(elements, width, name), (x,), (indices,), backward)
 
 
 def order_of(tape: Tape, elements: int) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,8 @@ later ones are added to it.
 """
 
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from heapq import heappop, heappush
 from typing import Literal
 
@@ -170,11 +170,20 @@ class Tape(UncountedWork):
         """State what an operator saves before it runs: the last one of a recomputation
         never does."""
         region = self._region
-        if region is None or not self._refilling or not saved:
+        if region is None or not self._refilling or not saved or self._without_graph:
             return
         if region.refilled == region.last_unpacking - 1:
             region.refill(saved)
             raise _RecomputedEnough
+
+    @contextmanager
+    def no_grad(self) -> Iterator[None]:
+        """Record no nodes inside the block, as under ``torch.no_grad``."""
+        before, self._without_graph = self._without_graph, True
+        try:
+            yield
+        finally:
+            self._without_graph = before
 
     def checkpoint(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
         """Run a region that keeps only its input; backward runs it again."""
@@ -184,32 +193,25 @@ class Tape(UncountedWork):
         self._region = None
         return output
 
-    def checkpoint_reentrant(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
+    def checkpoint_reentrant(self, run: Callable[..., Tensor], *given: Tensor) -> Tensor:
         """Run a region without a graph; backward runs it again with one, and goes through that.
 
         read: torch/utils/checkpoint.py at 2.13, CheckpointFunction: its own backward holds the
-        incoming gradient, the input and the output until all of the region has been passed.
+        incoming gradient, the inputs and the output until all of the region has been passed.
         """
         self._without_graph = True
-        output = run(given.detached())
+        output = run(*(each.detached() for each in given))
         self._without_graph = False
-        kept = given.detached()
+        kept = [(each.detached(), each.node is not None) for each in given]
 
         def backward(gradient: Tensor) -> list[Tensor | None]:
-            arrived: list[Tensor | None] = []
-
-            def arrive(at_the_input: Tensor) -> list[Tensor | None]:
-                arrived.append(at_the_input)
-                return []
-
-            leaf = kept.viewed()
-            leaf.node = Node(0, (), (), arrive, unpacks=False)
-            again = run(leaf)
+            arrived: list[Tensor | None] = [None] * len(kept)
+            again = run(*[_leaf(number, arrived, *each) for number, each in enumerate(kept)])
             self.autocast_ends()
             self._pass_back(*begin(again, gradient), [])
             return arrived
 
-        return self.record(output, (given,), (given,), backward)
+        return self.record(output, given, given, backward)
 
     def _recompute(self, region: Region) -> None:
         self._region, self._refilling = region, True
@@ -362,3 +364,16 @@ class Tape(UncountedWork):
             assert gradient.storage is not None
             gradient.storage.passes_to(owner)
             self._waits = gradient.storage
+
+
+def _leaf(number: int, arrived: list[Tensor | None], given: Tensor, needs_gradient: bool) -> Tensor:
+    """Return an input of a region that runs again, whose gradient is put into ``arrived``."""
+
+    def arrive(at_the_input: Tensor) -> list[Tensor | None]:
+        arrived[number] = at_the_input
+        return []
+
+    leaf = given.viewed()
+    if needs_gradient:
+        leaf.node = Node(-number, (), (), arrive, unpacks=False)
+    return leaf

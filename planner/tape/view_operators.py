@@ -97,3 +97,13 @@ def added_in_place(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
         return [gradient.viewed() if need else None for need in needed]
 
     return tape.record(Tensor(x.elements, x.width, x.storage, None), (x, y), (), backward)
+
+
+def scaled_in_place(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """Return ``x.mul_(number)``, whose gradient is another tensor."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}")]
+
+    return tape.record(Tensor(elements, width, x.storage, None), (x,), (), backward)

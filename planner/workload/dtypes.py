@@ -88,6 +88,12 @@ class Numerics(NamedTuple):
     """Whether the model's output is copied to fp32 when forward ends, as accelerate does."""
 
     @property
+    def kept(self) -> int:
+        """Bytes per element of frozen parameters that transformers keeps in fp32, which DeepSpeed
+        and FSDP cast like all others."""
+        return FP32_BYTES if self.trainable == FP32_BYTES else self.outside
+
+    @property
     def home(self) -> int:
         """Bytes per element of what the optimizer updates: the copy where there is one."""
         return self.master or self.trainable

@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from planner.models.expert_shape import ExpertsSpec
+from planner.models.expert_shape import CORRECTION, ExpertsSpec
 from planner.models.layer_kinds import LayerKind
+from planner.models.layered_shape import PerLayerInputsSpec
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
 from planner.models.recurrent_shape import OwnParameter
@@ -116,6 +117,9 @@ def _before(model: ModelSpec, full: bool) -> Iterator[Sized]:
 def _after(workload: Workload, full: bool) -> Iterator[Sized]:
     """Yield the last norm and the head; of a traced model all that is in no layer and no table."""
     model, outside = workload.model, workload.model.outside_linears
+    if model.per_layer_inputs is not None:
+        yield from _with_per_layer_inputs(workload, model.per_layer_inputs)
+        return
     for number, matrix in enumerate(outside):
         is_adapted = matrix in workload.adapted_outside
         yield from _matrix(workload, matrix, f"outside.{number}.{matrix.key}", is_adapted)
@@ -134,6 +138,20 @@ def _after(workload: Workload, full: bool) -> Iterator[Sized]:
         yield Sized("lm_head", _rows(model.head_params - bias, model), full)
     if bias:
         yield Sized("lm_head.bias", (bias,), full, "vector")
+
+
+def _with_per_layer_inputs(workload: Workload, inputs: PerLayerInputsSpec) -> Iterator[Sized]:
+    """Yield what comes after the layers of a model whose layers have inputs of their own."""
+    model, full = workload.model, workload.method == "full"
+    yield from _norm("norm", model, full)
+    width = model.num_layers * inputs.size
+    yield Sized("embed_tokens_per_layer", (inputs.vocab_size, width), full, "embedding")
+    for matrix in model.outside_linears:
+        is_adapted = matrix in workload.adapted_outside
+        yield from _matrix(workload, matrix, matrix.key, is_adapted)
+    yield Sized("per_layer_projection_norm", (inputs.size,), full, "vector")
+    if not model.tied_embeddings:
+        yield Sized("lm_head", _rows(model.head_params, model), full)
 
 
 def _rows(elements: int, model: ModelSpec) -> tuple[int, ...]:
@@ -172,7 +190,7 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
 def _matrix(workload: Workload, matrix: Linear, name: str, is_adapted: bool) -> Iterator[Sized]:
     """Yield one matrix unless it is packed, its bias and its adapter."""
     full = workload.method == "full"
-    if workload.settings.quantization is None:
+    if workload.settings.quantization is None or matrix.whole:
         shape = (matrix.out_features, matrix.in_features)
         transposed = workload.model.model_type in TRANSPOSED
         yield Sized(name, shape[::-1] if transposed else shape, full)
@@ -192,18 +210,19 @@ def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:
 
 
 def _experts(experts: ExpertsSpec, hidden_size: int, place: str, full: bool) -> Iterator[Sized]:
-    """Yield the router, and each matrix of all experts as one tensor; gpt-oss has them
-    transposed."""
+    """Yield the router, and each matrix of all experts as one tensor; gpt-oss and Llama 4 have
+    them transposed."""
     count = experts.num_experts
     for name, elements in experts.router_tensors(hidden_size).items():
         is_bias = name.endswith("bias")
         shape = (count,) if is_bias else (count, elements // count)
-        yield Sized(f"{place}.{name}", shape, full, "vector" if is_bias else "weight")
+        trains = full and name != CORRECTION
+        yield Sized(f"{place}.{name}", shape, trains, "vector" if is_bias else "weight")
     for name, elements in experts.expert_tensors(hidden_size).items():
         if name.endswith("bias"):
             yield Sized(f"{place}.{name}", (count, elements // count), full, "vector")
             continue
         outside = experts.width(hidden_size)
         sides = (elements // count // outside, outside)
-        turned = name.endswith("down_proj") != experts.biased
+        turned = name.endswith("down_proj") != (experts.biased or experts.dense)
         yield Sized(f"{place}.{name}", (count, *(sides[::-1] if turned else sides)), full)

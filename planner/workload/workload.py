@@ -122,7 +122,7 @@ class Workload(Spec):
             return None
         return Phrase(
             "no adapter on {matrices}, in any layer: peft takes these names for fused "
-            "experts, or refuses them",
+            "experts, or refuses them, or no gradient reaches them",
             matrices=", ".join(names),
         )
 
@@ -147,7 +147,9 @@ class Workload(Spec):
     @property
     def trainable_params(self) -> int:
         """Number of parameters that train."""
-        return self.model.num_params if self.method == "full" else self.adapter_params
+        if self.method != "full":
+            return self.adapter_params
+        return self.model.num_params - self.model.untrained_params
 
 
 class Batch(NamedTuple):

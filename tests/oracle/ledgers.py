@@ -11,9 +11,10 @@ literature follows from the operators themselves:
 * LoRA's dropout keeps a mask of one byte an element on CUDA, and its output.
 """
 
-from planner.forward.decoder import Decoder, Layer
+from planner.forward.decoder import Decoder, Layer, SharedKeys
 from planner.forward.decoder_layers import decoder_layer
 from planner.forward.embeddings import embedded
+from planner.forward.gemma4 import part_of_a_layer, per_layer_inputs
 from planner.models.layer_kinds import LayerKind
 from planner.tape.tape import Tape
 from planner.tape.tensors import Node, Parameter, Storage, Tensor
@@ -30,13 +31,30 @@ def layer_ledger(
     decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=tape)
     table = decoder.parameter("embed_tokens", workload.model.embedding_params)
     x, _held = embedded(decoder, table)
+    decoder.per_layer_inputs = per_layer_inputs(decoder, x)
     if not first:
         x.node = Parameter(x.elements, x.width, trains=True)
-    tables = decoder.rotary_tables(table.width)[kind]
+    tables = decoder.rotary_tables(table.width)
+    keys: SharedKeys = {}
+    with decoder.sharing(keys):
+        for before in _stored_for(workload, kind):
+            gate = part_of_a_layer(decoder)
+            decoder_layer(decoder, Layer("before", before), x, tables[before], gate)
     tape.border()
-    output = decoder_layer(decoder, Layer("layer", kind), x, tables)
-    shared = [table.storage for table in tables or ()]
+    with decoder.sharing(keys):
+        gate = part_of_a_layer(decoder)
+        output = decoder_layer(decoder, Layer("layer", kind), x, tables[kind], gate)
+    shared = [table.storage for table in tables[kind] or ()]
     return [row for row in saved_since(output, tape.borders[0][0]) if row not in shared]
+
+
+def _stored_for(workload: Workload, kind: LayerKind) -> list[LayerKind]:
+    """Return the kind of layer whose keys and values a layer reads, if it reads any."""
+    if kind.sharing != "reads":
+        return []
+    window = kind.sliding_window
+    kinds = workload.model.kinds
+    return [each for each in kinds if each.sharing == "stores" and each.sliding_window == window]
 
 
 def saved_since(output: Tensor, sequence: int) -> list[Storage]:

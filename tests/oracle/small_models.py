@@ -9,7 +9,8 @@ from msgspec import structs
 from launcher.training.model_building import cast_trainable
 from planner.models.adapter_targets import lora_targets, misunderstood_targets
 from planner.models.config_json import config_from_spec
-from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.models.expert_shape import ExpertsSpec, IndexerSpec, LatentAttentionSpec
+from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
 from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
@@ -89,7 +90,7 @@ GPT_OSS = {
         biased=True,
     ),
 }
-LATENT = {
+LATENT: dict[str, Any] = {
     "qk_nope_head_dim": 16,
     "qk_rope_head_dim": 8,
     "kv_lora_rank": 32,
@@ -136,6 +137,20 @@ DEEPSEEK_V3 = DEEPSEEK_V2 | {
     "rotary": "pairs",
     "experts": CORRECTED,
 }
+DEEPSEEK_V32 = DEEPSEEK_V3 | {
+    "model_type": "deepseek_v32",
+    "latent": LatentAttentionSpec(
+        q_lora_rank=24, **LATENT, indexer=IndexerSpec(heads=4, head_dim=16, chosen_keys=32)
+    ),
+}
+GLM_MOE_DSA = DEEPSEEK_V32 | {
+    "model_type": "glm_moe_dsa",
+    "latent": LatentAttentionSpec(
+        q_lora_rank=24,
+        **LATENT,
+        indexer=IndexerSpec(heads=4, head_dim=16, chosen_keys=32, interleaved=True),
+    ),
+}
 GLM4_MOE = {
     "model_type": "glm4_moe",
     "head_dim": 24,
@@ -144,6 +159,49 @@ GLM4_MOE = {
     "rotary_fraction": 0.5,
     "rotary": "joined",
     "experts": structs.replace(CORRECTED, num_groups=1, chosen_groups=1),
+}
+HUNYUAN_MOE = {
+    "model_type": "hunyuan_v1_moe",
+    "qk_norm": "heads-rotated",
+    "intermediate_size": 48,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=48,
+        router="softmax",
+        normalized=True,
+        shared_intermediate_size=48,
+        shared_first=True,
+        router_matrix="wg",
+    ),
+}
+LLAMA4: dict[str, Any] = {
+    "model_type": "llama4_text",
+    "num_layers": 4,
+    "head_dim": 24,
+    "rotary": "complex",
+    "qk_norm": "unweighted-rotated",
+    "tempered_attention": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "unrotated_every": 2,
+    "experts": ExpertsSpec(
+        num_experts=4,
+        experts_per_token=1,
+        intermediate_size=48,
+        router="chosen-sigmoid",
+        shared_intermediate_size=48,
+        dense=True,
+    ),
+}
+MINICPM3 = {
+    "model_type": "minicpm3",
+    "num_key_value_heads": 4,
+    "head_dim": 8,
+    "tied_embeddings": True,
+    "scaled_embeddings": True,
+    "scaled_blocks": True,
+    "latent": LatentAttentionSpec(q_lora_rank=24, **LATENT),
 }
 GRANITE_MOE = {
     "model_type": "granitemoe",
@@ -291,6 +349,37 @@ GEMMA3 = GEMMA | {
     "sliding_window": 100,
     "full_attention_every": 2,
 }
+GEMMA4 = GEMMA | {
+    "model_type": "gemma4_text",
+    "num_layers": 4,
+    "num_key_value_heads": 2,
+    "norm": "rms-power",
+    "norms": "around",
+    "qk_norm": "heads",
+    "value_norm": True,
+    "local_rotary": True,
+    "sliding_window": 100,
+    "full_attention_every": 2,
+    "full_heads": FullHeadsSpec(head_dim=32, key_value_heads=2),
+}
+GEMMA4_MOE = GEMMA4 | {
+    "full_heads": FullHeadsSpec(head_dim=32, key_value_heads=1, keys_are_values=True),
+    "final_logit_softcapping": 30.0,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax-fp32",
+        normalized=True,
+        beside=True,
+        router_matrix="proj",
+    ),
+}
+GEMMA4_SMALL = GEMMA4 | {
+    "num_layers": 8,
+    "shared_keys": SharedKeysSpec(num_layers=4, wide_mlp=True),
+    "per_layer_inputs": PerLayerInputsSpec(size=16, vocab_size=128),
+}
 OLMO2 = {
     "model_type": "olmo2",
     "norm": "rms-fp32",
@@ -332,6 +421,21 @@ ERNIE = {
     "head_dim": 24,
     "tied_embeddings": True,
     "rotary": "products-fp32",
+}
+ERNIE_MOE = ERNIE | {
+    "model_type": "ernie4_5_moe",
+    "head_dim": 16,
+    "num_layers": 3,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=32,
+        router="softmax-corrected",
+        normalized=True,
+        shared_intermediate_size=64,
+        shared_first=True,
+        first_dense_layers=1,
+    ),
 }
 MINIMAX_M2 = {
     "model_type": "minimax_m2",
@@ -517,20 +621,31 @@ SHAPES = {
     "gemma": structs.replace(LLAMA, **GEMMA),
     "gemma2": structs.replace(LLAMA, **GEMMA2),
     "gemma3": structs.replace(LLAMA, **GEMMA3),
+    "gemma4": structs.replace(LLAMA, **GEMMA4),
+    "gemma4-moe": structs.replace(LLAMA, **GEMMA4_MOE),
+    "gemma4-small": structs.replace(LLAMA, **GEMMA4_SMALL),
     "qwen2-windows": structs.replace(LLAMA, **(QWEN2 | WINDOWED)),
     "qwen3-windows": structs.replace(LLAMA, **(QWEN3 | WINDOWED)),
     "olmo2": structs.replace(LLAMA, **OLMO2),
     "exaone4": structs.replace(LLAMA, **EXAONE4),
     "granite": structs.replace(LLAMA, model_type="granite", multipliers=True),
     "hunyuan": structs.replace(LLAMA, model_type="hunyuan_v1_dense", qk_norm="heads-rotated"),
+    "hunyuan-moe": structs.replace(LLAMA, **HUNYUAN_MOE),
     "olmo3": structs.replace(LLAMA, **OLMO3),
     "seed-oss": structs.replace(LLAMA, **SEED_OSS),
     "cohere": structs.replace(LLAMA, **COHERE),
     "cohere2": structs.replace(LLAMA, **COHERE2),
     "ernie4-5": structs.replace(LLAMA, **ERNIE),
+    "ernie4-5-moe": structs.replace(LLAMA, **ERNIE_MOE),
     "minimax-m2": structs.replace(LLAMA, **MINIMAX_M2),
     "glm4-moe-lite": structs.replace(LLAMA, **GLM4_MOE_LITE),
     "dots1": structs.replace(LLAMA, **DOTS1),
+    "llama4": structs.replace(LLAMA, **LLAMA4),
+    "llama4-interleaved": structs.replace(
+        LLAMA,
+        **(LLAMA4 | {"qk_norm": None, "experts": structs.replace(LLAMA4["experts"], every=2)}),
+    ),
+    "minicpm3": structs.replace(LLAMA, **MINICPM3),
     "solar-open": structs.replace(LLAMA, **SOLAR_OPEN),
     "bamba": structs.replace(LLAMA, **BAMBA),
     "falcon-h1": structs.replace(LLAMA, **FALCON_H1),
@@ -552,6 +667,8 @@ SHAPES = {
     "deepseek-v2": structs.replace(LLAMA, **DEEPSEEK_V2),
     "deepseek-v2-lite": structs.replace(LLAMA, **DEEPSEEK_V2_LITE),
     "deepseek-v3": structs.replace(LLAMA, **DEEPSEEK_V3),
+    "deepseek-v32": structs.replace(LLAMA, **DEEPSEEK_V32),
+    "glm-5": structs.replace(LLAMA, **GLM_MOE_DSA),
     "glm4-moe": structs.replace(LLAMA, **GLM4_MOE),
     "granite-moe": structs.replace(LLAMA, **GRANITE_MOE),
     "olmoe": structs.replace(LLAMA, **OLMOE),
@@ -576,6 +693,8 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
     if workload.method == "full":
         return model.to(torch.float32 if kinds.trainable == 4 else torch.bfloat16)
     model = model.to(DTYPES[workload.compute])
+    if kinds.trainable == 4:
+        keep_in_fp32(model)
     if workload.settings.quantization is not None:
         quantize(model, workload)
     adapter = workload.settings.adapter
@@ -593,6 +712,14 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
     model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
     cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
     return model
+
+
+def keep_in_fp32(model: Any) -> None:
+    """Make what the class keeps in fp32 so again, as a load in another dtype leaves it."""
+    for kept in getattr(model, "_keep_in_fp32_modules_strict", None) or ():
+        for name, parameter in model.named_parameters():
+            if kept in name:
+                parameter.data = parameter.data.float()
 
 
 def quantize(model: Any, workload: Workload) -> None:

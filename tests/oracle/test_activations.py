@@ -103,7 +103,7 @@ def layer_bytes(workload: Workload, batch: Batch, *, zero_stage: ZeroStage, inde
         _output = model(input_ids=ids, attention_mask=mask, use_cache=False)
         # bitsandbytes gives biases other storages in their first forward pass.
         weights = (*model.parameters(), *model.buffers())
-        return bytes_kept(found, {each.untyped_storage().data_ptr() for each in weights} | tables)
+        return bytes_kept(found, {x.untyped_storage().data_ptr() for x in weights} | tables)
 
 
 Setting = tuple[Method, Precision, ZeroStage, float, Any]

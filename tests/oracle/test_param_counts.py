@@ -115,22 +115,27 @@ def test_a_type_built_as_llama_has_its_own_defaults(model_type: str, keys: dict[
     assert (spec.num_key_value_heads, spec.head_dim) == (built.num_key_value_heads, built.head_dim)
 
 
+ROUTED = ("Experts", "TopKRouter", "TopkRouter", "Llama4Router", "MoeStatics")
+"""Ends of the names of modules that have parameters of routers and routed experts."""
+
+
 def routed_params(model: torch.nn.Module) -> int:
     """Of routers and routed experts, which are no ``nn.Linear``."""
     return sum(
         parameter.numel()
         for module in model.modules()
-        if type(module).__name__.endswith(("Experts", "TopKRouter", "TopkRouter"))
+        if type(module).__name__.endswith(ROUTED)
         for parameter in module.parameters(recurse=False)
     )
 
 
 def _matrices(layer: torch.nn.Module) -> list[tuple[str, int, int, bool]]:
-    """Name, inputs, outputs and bias of each; GPT-2's are stored the other way round."""
+    """Name, inputs, outputs and bias of each; GPT-2's are stored the other way round, and a
+    router that returns two tensors is none."""
     found = []
     for path, module in layer.named_modules():
         name = path.rpartition(".")[2]
-        if isinstance(module, torch.nn.Linear):
+        if type(module) is torch.nn.Linear:
             found.append((name, module.in_features, module.out_features, module.bias is not None))
         elif isinstance(module, Conv1D):
             found.append((name, module.nx, module.nf, True))

@@ -43,21 +43,20 @@ LARGER = {
     "max_position_embeddings": 1024,
 }
 FIRST_OF_EACH = {spec.model_type: name for name, spec in reversed(SMALL.items())}
-NAMES = (*FIRST_OF_EACH.values(), "qwen2-windows", "falcon-grouped")
+NAMES = (
+    *FIRST_OF_EACH.values(),
+    "qwen2-windows",
+    "falcon-grouped",
+    "llama4-interleaved",
+    "gemma4-moe",
+    "gemma4-small",
+)
 LARGER_EXPERTS = {"intermediate_size": 384, "shared_intermediate_size": 768}
 
 
 def _larger(spec: ModelSpec) -> ModelSpec:
     """As many keys as queries where the small shape has that; Bloom's MLP is four times as wide."""
-    experts, changes = spec.experts, dict[str, Any](LARGER)
-    if experts is not None:
-        shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
-        experts = structs.replace(experts, **shared)
-    if spec.mamba is not None:
-        heads = 2 * changes["hidden_size"] // spec.mamba.head_dim
-        changes["mamba"] = structs.replace(spec.mamba, heads=heads)
-    if spec.convolution is not None:
-        changes["convolution"] = structs.replace(spec.convolution, channels=changes["hidden_size"])
+    changes = LARGER | _larger_parts(spec)
     if spec.latent is not None:
         changes |= {"num_key_value_heads": 8, "head_dim": spec.latent.qk_rope_head_dim}
     if spec.fused_qkv and spec.num_key_value_heads == spec.num_attention_heads:
@@ -66,7 +65,28 @@ def _larger(spec: ModelSpec) -> ModelSpec:
         changes["num_key_value_heads"] = LARGER["num_attention_heads"]
     if spec.model_type == "bloom":
         changes["intermediate_size"] = 4 * LARGER["hidden_size"]
-    return structs.replace(spec, **changes, experts=experts)
+    return structs.replace(spec, **changes)
+
+
+def _larger_parts(spec: ModelSpec) -> dict[str, Any]:
+    """Experts, and what layers share; shared experts are as wide as others where they were."""
+    changes, experts = dict[str, Any](), spec.experts
+    if experts is not None:
+        shared = LARGER_EXPERTS if experts.shared_intermediate_size else {"intermediate_size": 384}
+        if experts.shared_intermediate_size == experts.intermediate_size:
+            shared = dict.fromkeys(LARGER_EXPERTS, 384)
+        changes["experts"] = structs.replace(experts, **shared)
+    if spec.mamba is not None:
+        heads = 2 * LARGER["hidden_size"] // spec.mamba.head_dim
+        changes["mamba"] = structs.replace(spec.mamba, heads=heads)
+    if spec.convolution is not None:
+        changes["convolution"] = structs.replace(spec.convolution, channels=LARGER["hidden_size"])
+    if spec.shared_keys is not None:
+        changes["num_layers"] = 2 * spec.shared_keys.num_layers
+    if spec.per_layer_inputs is not None:
+        inputs = structs.replace(spec.per_layer_inputs, vocab_size=LARGER["vocab_size"])
+        changes["per_layer_inputs"] = inputs
+    return changes
 
 
 SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
@@ -119,14 +139,13 @@ def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int
         mask = torch.ones_like(ids)
         mask[1:, -9:] = 0
         with torch.autocast("cpu", torch.bfloat16, enabled=kinds.autocast):
+            fused = {"fused_lm_head": True} if work.loss == "fused" else {}
+            labels = ids.clone()
             output = model(
-                input_ids=ids,
-                attention_mask=mask,
-                labels=ids.clone(),
-                fused_lm_head=True,
-                use_cache=False,
+                input_ids=ids, attention_mask=mask, labels=labels, use_cache=False, **fused
             )
-            loss = -output.log_probs.sum() / 10
+            loss = -output.log_probs.sum() / 10 if fused else output.loss
+            del output
         loss.backward()
     return sum(tracer.phases["backward"].values())
 
@@ -198,7 +217,8 @@ def test_peak_of_an_int8_base(
 def hold_against_trace(
     work: Workload, micro_batch_size: int, *, zero_stage: ZeroStage, checkpointing: int
 ) -> None:
-    work = work.with_settings(sequence_length=SEQUENCE_LENGTH)
+    loss = work.model.only_loss or work.loss
+    work = work.with_settings(sequence_length=SEQUENCE_LENGTH, loss=loss)
     layout = Layout(
         strategy="zero2" if zero_stage else "single",
         world_size=1,

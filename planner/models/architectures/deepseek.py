@@ -11,22 +11,25 @@ from planner.models.architectures.keys import Architecture, Config
 from planner.models.architectures.llama import attention_bias, decoder
 from planner.models.architectures.mixture import experts_of, no_router_loss
 from planner.models.architectures.windows import layer_types, windows
-from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
+from planner.models.expert_shape import ExpertsSpec, IndexerSpec, LatentAttentionSpec
 from planner.models.model_spec import ModelSpec
 
 DEEPSEEK_LATENT = LatentAttentionSpec(
     q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
 )
+GLM_5_LATENT = LatentAttentionSpec(
+    q_lora_rank=2048, kv_lora_rank=512, qk_nope_head_dim=192, qk_rope_head_dim=64, v_head_dim=256
+)
 LITE_LATENT = LatentAttentionSpec(
     q_lora_rank=768, kv_lora_rank=512, qk_nope_head_dim=192, qk_rope_head_dim=64, v_head_dim=256
 )
-"""Latent attention that the classes of DeepSeek and of GLM-4.7-Flash assume."""
+"""Latent attention that the classes of DeepSeek, GLM-5 and GLM-4.7-Flash assume."""
 
 
 def _deepseek_v2(config: Config) -> ModelSpec:
     no_router_loss(config)
     config.refuse("mlp_bias", Phrase("biases in the MLP are not counted"))
-    bias, latent = config.flag("attention_bias"), _latent(config)
+    bias, latent = config.flag("attention_bias"), latent_attention(config)
     # transformers ignores num_key_value_heads but for a count of groups, which must be one.
     spec = decoder(
         config,
@@ -40,7 +43,9 @@ def _deepseek_v2(config: Config) -> ModelSpec:
     return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
 
 
-def _latent(config: Config, default: LatentAttentionSpec | None = None) -> LatentAttentionSpec:
+def latent_attention(
+    config: Config, default: LatentAttentionSpec | None = None
+) -> LatentAttentionSpec:
     """Return latent attention, with what the class assumes, DeepSeek's where that is None; a
     ``q_lora_rank`` of ``null`` means that queries are projected directly."""
     default = default or DEEPSEEK_LATENT
@@ -71,13 +76,19 @@ def _experts(config: Config) -> ExpertsSpec:
     )
 
 
+def latent_keys(spec: ModelSpec) -> dict[str, Any]:
+    """Return the keys of latent attention."""
+    keys: dict[str, Any] = to_builtins(spec.latent)
+    del keys["indexer"]
+    return keys
+
+
 def _keys(spec: ModelSpec) -> dict[str, Any]:
-    experts, latent = experts_of(spec), spec.latent
-    assert latent is not None
+    experts = experts_of(spec)
     grouped = experts.num_groups > 1
     return {
         **attention_bias(spec),
-        **to_builtins(latent),
+        **latent_keys(spec),
         "n_routed_experts": experts.num_experts,
         "num_experts_per_tok": experts.experts_per_token,
         "moe_intermediate_size": experts.intermediate_size,
@@ -91,7 +102,7 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _deepseek_v3(config: Config) -> ModelSpec:
     no_router_loss(config)
-    bias, latent = config.flag("attention_bias"), _latent(config)
+    bias, latent = config.flag("attention_bias"), latent_attention(config)
     config.refuse("rope_interleave", Phrase("halves that turn are not modelled"), ordinary=True)
     spec = decoder(
         config,
@@ -101,6 +112,58 @@ def _deepseek_v3(config: Config) -> ModelSpec:
         output_bias=bias,
         rotary="pairs",
         experts=_corrected_experts(config, counts=(256, 8, 2048), groups=(8, 4), dense=3),
+        latent=latent,
+    )
+    return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
+
+
+def _deepseek_v32(config: Config) -> ModelSpec:
+    """Return the shape of DeepSeek-V3.2: V3 with an indexer."""
+    return _with_indexer(config, "deepseek_v32", DEEPSEEK_LATENT, heads=64, groups=(8, 4))
+
+
+def _glm_moe_dsa(config: Config) -> ModelSpec:
+    """Return the shape of GLM-5, each layer of which must have an indexer of its own."""
+    count = config.integer("num_hidden_layers")
+    types = config.listed("indexer_types", count)
+    if types not in (None, ["full"] * count):
+        raise config.no_formulas("indexer_types", Phrase("layers that share an indexer"))
+    config.refuse("index_topk_freq", Phrase("layers that share an indexer"), ordinary=1)
+    if config.content.get("index_topk_pattern") is not None:
+        raise config.no_formulas("index_topk_pattern", Phrase("layers that share an indexer"))
+    return _with_indexer(config, "glm_moe_dsa", GLM_5_LATENT, heads=32, groups=(1, 1))
+
+
+def _with_indexer(
+    config: Config,
+    model_type: str,
+    assumed: LatentAttentionSpec,
+    *,
+    heads: int,
+    groups: tuple[int, int],
+) -> ModelSpec:
+    no_router_loss(config)
+    config.refuse("mlp_bias", Phrase("biases in the MLP are not counted"))
+    bias = config.flag("attention_bias")
+    indexer = IndexerSpec(
+        heads=config.integer("index_n_heads", heads),
+        head_dim=config.integer("index_head_dim", 128),
+        chosen_keys=config.integer("index_topk", 2048),
+        interleaved=model_type == "glm_moe_dsa",
+    )
+    latent = structs.replace(latent_attention(config, assumed), indexer=indexer)
+    experts = _corrected_experts(config, counts=(256, 8, 2048), groups=groups, dense=3)
+    first = config.count("first_k_dense_replace", 3)
+    if config.content.get("mlp_layer_types") is not None:
+        first = _first_dense(config)
+    spec = decoder(
+        config,
+        model_type,
+        key_value_heads=128 if model_type == "deepseek_v32" else 64,
+        qkv_bias=bias,
+        output_bias=bias,
+        rotary="pairs",
+        experts=structs.replace(experts, first_dense_layers=first),
         latent=latent,
     )
     return structs.replace(spec, head_dim=latent.qk_rope_head_dim)
@@ -125,7 +188,7 @@ def _glm4_moe_lite(config: Config) -> ModelSpec:
     no_router_loss(config)
     config.refuse("rope_interleave", Phrase("halves that turn are not modelled"), ordinary=True)
     bias = config.flag("attention_bias")
-    latent = _latent(config, LITE_LATENT)
+    latent = latent_attention(config, LITE_LATENT)
     experts = _corrected_experts(config, counts=(64, 4, 1536), groups=(1, 1), dense=1)
     spec = decoder(
         config,
@@ -225,7 +288,19 @@ def _corrected_keys(spec: ModelSpec) -> dict[str, Any]:
 
 def _deepseek_v3_keys(spec: ModelSpec) -> dict[str, Any]:
     assert spec.latent is not None
-    return {**_corrected_keys(spec), **to_builtins(spec.latent)}
+    return {**_corrected_keys(spec), **latent_keys(spec)}
+
+
+def _indexer_keys(spec: ModelSpec) -> dict[str, Any]:
+    assert spec.latent is not None
+    assert spec.latent.indexer is not None
+    indexer = spec.latent.indexer
+    return {
+        **_deepseek_v3_keys(spec),
+        "index_n_heads": indexer.heads,
+        "index_head_dim": indexer.head_dim,
+        "index_topk": indexer.chosen_keys,
+    }
 
 
 def _glm4_moe_lite_keys(spec: ModelSpec) -> dict[str, Any]:
@@ -247,6 +322,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     "deepseek_v3": Architecture(
         native_class="DeepseekV3ForCausalLM", read=_deepseek_v3, written=_deepseek_v3_keys
+    ),
+    "deepseek_v32": Architecture(
+        native_class="DeepseekV32ForCausalLM", read=_deepseek_v32, written=_indexer_keys
+    ),
+    "glm_moe_dsa": Architecture(
+        native_class="GlmMoeDsaForCausalLM", read=_glm_moe_dsa, written=_indexer_keys
     ),
     "dots1": Architecture(native_class="Dots1ForCausalLM", read=_dots1, written=_dots1_keys),
     "glm4_moe": Architecture(

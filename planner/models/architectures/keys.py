@@ -23,6 +23,10 @@ ACTIVATIONS: Mapping[str, Activation] = {
 ACTIVATION_NAMES: Mapping[Activation, str] = {ours: name for name, ours in ACTIVATIONS.items()}
 
 
+MOST_NUMBER = 1e300
+"""Number that none in a file reaches, so that it is a float."""
+
+
 class Config(Struct, frozen=True):
     """The keys of one file; ``null`` means that a key is left out."""
 
@@ -87,9 +91,10 @@ class Config(Struct, frozen=True):
         value = self.content.get(key, default)
         if value is None:
             return None
-        if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 < value < MOST_NUMBER:
             raise self.error(
-                Phrase("{key}: {value!r} is not a number above 0", key=key, value=value)
+                Phrase("{key}: {value!r:.60} is not a number above 0", key=key, value=value)
             )
         return float(value)
 

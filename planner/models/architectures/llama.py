@@ -8,6 +8,7 @@ from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Co
 from planner.models.architectures.windows import Windows, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import Blocks
+from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.model_spec import (
     Activation,
     Mlp,
@@ -46,8 +47,10 @@ class Parts(TypedDict, total=False):
     scaled_embeddings: bool
     multipliers: bool
     scaled_logits: bool
+    scaled_blocks: bool
     attn_logit_softcapping: float | None
     final_logit_softcapping: float | None
+    tempered_attention: bool
     attention_sinks: bool
     experts: ExpertsSpec | None
     gated_attention: bool
@@ -59,6 +62,10 @@ class Parts(TypedDict, total=False):
     logits_in_fp32: bool
     positions: Positions
     latent: LatentAttentionSpec | None
+    full_heads: FullHeadsSpec | None
+    value_norm: bool
+    shared_keys: SharedKeysSpec | None
+    per_layer_inputs: PerLayerInputsSpec | None
 
 
 def decoder(

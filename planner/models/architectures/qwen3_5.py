@@ -1,7 +1,7 @@
 """Qwen3-Next and Qwen3.5's text models: gated delta nets in most layers, gated attention in the
 others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
@@ -16,6 +16,7 @@ from planner.models.architectures.mixture import (
     qwen_keys,
 )
 from planner.models.architectures.windows import FULL
+from planner.models.architectures.wrappers import of_wrapper
 from planner.models.expert_shape import ExpertsSpec
 from planner.models.model_spec import ModelSpec
 from planner.models.recurrent_shape import GatedDeltaSpec
@@ -90,21 +91,12 @@ def _qwen3_next_keys(spec: ModelSpec) -> dict[str, Any]:
     return _keys(spec) | qwen_keys(spec) | {"shared_expert_intermediate_size": shared}
 
 
-def _of_wrapper(config: Config, read: Callable[[Config], ModelSpec]) -> ModelSpec:
-    """Return the shape of the text model inside a wrapper, which is what transformers builds."""
-    text = config.part("text_config")
-    if not text.content:
-        return read(config)
-    left_out = tuple(name for name in ("vision_config",) if name in config.content)
-    return structs.replace(read(text), left_out=left_out)
-
-
 def _qwen3_5(config: Config) -> ModelSpec:
-    return _of_wrapper(config, _qwen3_5_text)
+    return of_wrapper(config, _qwen3_5_text)
 
 
 def _qwen3_5_moe(config: Config) -> ModelSpec:
-    return _of_wrapper(config, _qwen3_5_moe_text)
+    return of_wrapper(config, _qwen3_5_moe_text)
 
 
 def _delta(config: Config) -> GatedDeltaSpec:

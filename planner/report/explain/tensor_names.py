@@ -9,7 +9,7 @@ import re
 from planner.base.phrases import Phrase
 
 _GRADIENT_OF_PART = re.compile(r"gradient of (\S+|.+ in fp32)'s (.+)")
-_CHANGED_GRADIENT = re.compile(r"gradient of (.+), (summed|scattered|negated|copied)")
+_CHANGED_GRADIENT = re.compile(r"gradient of (.+), (summed|scattered|gathered|negated|copied)")
 _GRADIENT = re.compile(r"gradient of (.+)")
 _MASK = re.compile(r"mask of (.+)")
 _WITH_ADAPTER = re.compile(r"(\S+) with its adapter")

@@ -653,3 +653,96 @@ def test_heads_of_a_mixer_must_fill_its_width() -> None:
 def test_layers_that_no_letter_says_are_traced(config: dict[str, Any], key: str) -> None:
     with pytest.raises(NoFormulasError, match=f"{key}: .* has no formulas: such layers"):
         spec_from_config(config, PATH)
+
+
+LLAMA_4: dict[str, Any] = {
+    "model_type": "llama4_text",
+    "hidden_size": 5120,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 40,
+    "vocab_size": 202048,
+    "max_position_embeddings": 262144,
+}
+GEMMA_4: dict[str, Any] = {
+    "model_type": "gemma4_text",
+    "hidden_size": 1536,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "vocab_size": 262144,
+    "max_position_embeddings": 131072,
+}
+
+
+def test_llama_4_in_its_wrapper_has_chunks_where_it_turns_and_experts_where_it_lists_them() -> None:
+    text = LLAMA_4 | {
+        "moe_layers": [1, 3, 5, 7],
+        "no_rope_layers": [],
+        "attn_temperature_tuning": 4,
+    }
+    wrapper = {"model_type": "llama4", "text_config": text, "vision_config": {}}
+    spec = spec_from_config(wrapper, PATH)
+    assert spec.left_out == ("vision_config",)
+    assert spec.tempered_attention
+    assert [kind.routed for kind in spec.layers] == [False, True] * 4
+    assert [kind.rotates for kind in spec.layers] == [True, True, True, False] * 2
+    assert [kind.sliding_window for kind in spec.layers] == [8192, 8192, 8192, None] * 2
+
+
+def test_the_last_layers_of_gemma_4_read_what_the_last_of_their_kind_before_them_store() -> None:
+    spec = spec_from_config(GEMMA_4 | {"num_kv_shared_layers": 6}, PATH)
+    sharing = [kind.sharing for kind in spec.layers]
+    assert sharing == ["none"] * 4 + ["stores"] * 2 + ["reads"] * 6
+    assert [number for number, kind in enumerate(spec.layers) if kind.closes] == [10, 11]
+    names = {matrix.name for matrix in spec.linears(spec.layers[-1])}
+    assert "q_proj" in names
+    assert not names & {"k_proj", "v_proj"}
+
+
+def test_heads_of_gemma_4_are_read_as_transformers_writes_them_too() -> None:
+    full = {"5": {"head_dim": 512, "num_key_value_heads": 2}}
+    written = spec_from_config(GEMMA_4 | {"per_layer_config": full}, PATH)
+    keys = {"attention_k_eq_v": True, "num_global_key_value_heads": 2}
+    published = spec_from_config(GEMMA_4 | keys, PATH)
+    for spec in (written, published):
+        assert spec.heads(spec.layers[-1]) == (8, 2, 512)
+    names = {matrix.name for matrix in published.linears(published.layers[-1])}
+    assert "k_proj" in names
+    assert "v_proj" not in names
+
+
+@pytest.mark.parametrize("topk", [8, [8] * 8])
+def test_hunyuan_has_numbers_once_for_all_layers_or_for_each(topk: object) -> None:
+    keys = {"model_type": "hunyuan_v1_moe", "num_experts": 64, "moe_topk": topk}
+    spec = spec_from_config(LLAMA_4 | keys, PATH)
+    assert spec.experts is not None
+    assert spec.experts.experts_per_token == 8
+
+
+def test_of_ernie_what_corrects_the_choice_never_trains_and_the_router_stays_in_fp32() -> None:
+    keys = {"model_type": "ernie4_5_moe", "moe_layer_end_index": 5}
+    spec = spec_from_config(LLAMA_4 | keys, PATH)
+    assert [kind.routed for kind in spec.layers] == [False, *[True] * 5, False, False]
+    assert spec.untrained_params == 5 * 64
+    assert spec.fp32_params == 5 * (64 * 5120 + 64)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (LLAMA_4 | {"no_rope_layers": [1, 0, 0, 1, 1, 0, 0, 1]}, "such an order of layers"),
+        (LLAMA_4 | {"moe_layers": [0, 3]}, "such an order of layers"),
+        (LLAMA_4 | {"layer_types": ["full_attention"] * 8}, "such an order of layers"),
+        (GEMMA_4 | {"num_hidden_layers": 13}, "such an order of windows"),
+        (GEMMA_4 | {"use_bidirectional_attention": "all"}, "not a causal language model"),
+        (LLAMA_4 | {"model_type": "glm_moe_dsa", "index_topk_freq": 4}, "share an indexer"),
+        (
+            LLAMA_4 | {"model_type": "hunyuan_v1_moe", "moe_topk": [1, 2] * 4, "num_experts": 4},
+            "layers that differ in it",
+        ),
+    ],
+)
+def test_orders_of_layers_that_no_formula_knows(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(NoFormulasError, match=message):
+        spec_from_config(changed, PATH)

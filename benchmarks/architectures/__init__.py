@@ -1,0 +1,1 @@
+"""Every causal architecture of the installed transformers: planned, and counted."""

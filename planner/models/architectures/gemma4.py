@@ -1,0 +1,141 @@
+"""The text models of Gemma 4."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from planner.base.phrases import Phrase
+from planner.models.architectures.gemma import GELU
+from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Config
+from planner.models.architectures.llama import attention_bias, decoder
+from planner.models.architectures.mixture import no_router_loss
+from planner.models.architectures.windows import FULL, SLIDING, layer_types, windows
+from planner.models.expert_shape import ExpertsSpec
+from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
+from planner.models.model_spec import ModelSpec
+
+EVERY = 6
+"""One layer in so many sees everything, where the file has no list."""
+TABLE_ROWS = 262_144
+
+
+def _gemma4_text(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    config.refuse("attention_dropout", Phrase("dropout in the model is not modelled"), ordinary=0.0)
+    if config.content.get("use_bidirectional_attention") == "all":
+        raise config.no_formulas(
+            "use_bidirectional_attention", Phrase("it is not a causal language model")
+        )
+    bias, heads = config.flag("attention_bias"), config.integer("num_key_value_heads", 4)
+    return decoder(
+        config,
+        "gemma4_text",
+        key_value_heads=4,
+        head_dim=256,
+        tied_embeddings=True,
+        qkv_bias=bias,
+        output_bias=bias,
+        activation=config.activation("hidden_activation", GELU),
+        norm="rms-power",
+        norms="around",
+        qk_norm="heads",
+        value_norm=True,
+        scaled_embeddings=True,
+        local_rotary=True,
+        final_logit_softcapping=config.number("final_logit_softcapping", None),
+        full_heads=_full_heads(config, heads),
+        shared_keys=_shared_keys(config),
+        per_layer_inputs=_per_layer_inputs(config),
+        experts=_experts(config),
+        **windows(_with_last_full(config), config.window(512)),
+    )
+
+
+def _with_last_full(config: Config) -> Config:
+    """Return the configuration with a list of layers, the last of which has no window: the class
+    sees to that, whatever a file states."""
+    count = config.integer("num_hidden_layers")
+    types = config.listed("layer_types", count)
+    if types is None:
+        types = [SLIDING if number % EVERY else FULL for number in range(1, count + 1)]
+    return Config({**config.content, "layer_types": [*types[:-1], FULL]}, config.path)
+
+
+def _full_heads(config: Config, heads: int) -> FullHeadsSpec:
+    """Return the heads of layers without a window; files that transformers has written state them
+    layer by layer."""
+    shared = config.flag("attention_k_eq_v")
+    head_dim = config.integer("global_head_dim", 512)
+    if shared and config.content.get("num_global_key_value_heads") is not None:
+        heads = config.integer("num_global_key_value_heads")
+    layers = config.part("per_layer_config")
+    if layers.content:
+        first = layers.part(next(iter(layers.content)))
+        if any(each != first.content for each in layers.content.values()):
+            raise config.no_formulas("per_layer_config", Phrase("layers that differ in it"))
+        head_dim = first.integer("head_dim", head_dim)
+        heads = first.integer("num_key_value_heads", heads)
+    return FullHeadsSpec(head_dim=head_dim, key_value_heads=heads, keys_are_values=shared)
+
+
+def _shared_keys(config: Config) -> SharedKeysSpec | None:
+    count = config.count("num_kv_shared_layers")
+    if not count:
+        return None
+    return SharedKeysSpec(num_layers=count, wide_mlp=config.flag("use_double_wide_mlp"))
+
+
+def _per_layer_inputs(config: Config) -> PerLayerInputsSpec | None:
+    size = config.count("hidden_size_per_layer_input", 256)
+    if not size:
+        return None
+    rows = config.integer("vocab_size_per_layer_input", TABLE_ROWS)
+    return PerLayerInputsSpec(size=size, vocab_size=rows)
+
+
+def _experts(config: Config) -> ExpertsSpec | None:
+    if not config.flag("enable_moe_block"):
+        return None
+    return ExpertsSpec(
+        num_experts=config.integer("num_experts"),
+        experts_per_token=config.integer("top_k_experts"),
+        intermediate_size=config.integer("moe_intermediate_size"),
+        router="softmax-fp32",
+        normalized=True,
+        beside=True,
+        router_matrix="proj",
+    )
+
+
+def _keys(spec: ModelSpec) -> dict[str, Any]:
+    full, inputs = spec.full_heads, spec.per_layer_inputs
+    assert full is not None
+    keys = {
+        **attention_bias(spec),
+        **layer_types(spec),
+        "hidden_activation": ACTIVATION_NAMES[spec.activation],
+        "sliding_window": spec.sliding_window,
+        "final_logit_softcapping": spec.final_logit_softcapping,
+        "global_head_dim": full.head_dim,
+        "attention_k_eq_v": full.keys_are_values,
+        "hidden_size_per_layer_input": 0 if inputs is None else inputs.size,
+    }
+    if full.keys_are_values:
+        keys["num_global_key_value_heads"] = full.key_value_heads
+    if inputs is not None:
+        keys["vocab_size_per_layer_input"] = inputs.vocab_size
+    if spec.shared_keys is not None:
+        keys["num_kv_shared_layers"] = spec.shared_keys.num_layers
+        keys["use_double_wide_mlp"] = spec.shared_keys.wide_mlp
+    if spec.experts is not None:
+        keys |= {
+            "enable_moe_block": True,
+            "num_experts": spec.experts.num_experts,
+            "top_k_experts": spec.experts.experts_per_token,
+            "moe_intermediate_size": spec.experts.intermediate_size,
+        }
+    return keys
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "gemma4_text": Architecture(native_class="Gemma4ForCausalLM", read=_gemma4_text, written=_keys),
+}
