@@ -8,11 +8,10 @@ from typing import Annotated
 
 from launcher.chatglm.command import WeightLayout
 from launcher.cli.other_tasks import Task, check_options, without_plan
-from launcher.data.sources import check_named
 from launcher.engines.engine import EngineName
 from launcher.engines.job import Job
 from launcher.engines.submission import require_engine, run_job, settings_of
-from launcher.lifecycle.begin import StartOptions, probe, tell, train
+from launcher.lifecycle.begin import StartOptions, check_data_of, probe, tell, train
 from launcher.lifecycle.dry_run import dry_run_text
 from launcher.lifecycle.plan_rules import require_possible
 from launcher.lifecycle.preflight import repredicted, require_packages
@@ -325,8 +324,8 @@ def run_here(plan: Plan, start: StartOptions, rdzv_endpoint: str | None, *, dry_
     """Train on this machine, alone or as one node of several; return the exit code."""
     directory = directory_of(plan)
     run = RunDirectory(directory)
-    if dry_run and plan.data.every_source:
-        check_named(plan.data)
+    if dry_run:
+        check_data_of(plan)
     if plan.parallel.num_nodes > 1:
         endpoint = require_endpoint(plan, rdzv_endpoint)
         return launch_node(plan, directory, endpoint, start, dry_run=dry_run)

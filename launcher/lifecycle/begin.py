@@ -67,6 +67,12 @@ def train(plan: Plan, directory: Path, start: StartOptions) -> int:
     return code
 
 
+def check_data_of(plan: Plan) -> None:
+    """Raise ``InvalidRequestError`` if files that a plan names are not here; it may name none."""
+    if plan.data.every_source:
+        check_named(plan.data)
+
+
 def probe(plan: Plan, directory: Path, steps: int) -> int:
     """Make so many steps of a plan's longest batch, keep their record, and return the exit code.
 

@@ -9,14 +9,14 @@ from planner.forward.decoder import Decoder, Layer
 from planner.forward.experts import mixture
 from planner.forward.falcon import falcon_layer
 from planner.forward.feed_forward import feed_forward, scaled_mlp
-from planner.forward.gated_delta import gated_delta_net
 from planner.forward.gemma4 import gemma4_layer
 from planner.forward.latent_attention import latent_attention
-from planner.forward.mamba2 import mamba2_mixer
 from planner.forward.norms import norm
+from planner.forward.recurrent.gated_delta import gated_delta_net
+from planner.forward.recurrent.mamba2 import mamba2_mixer
+from planner.forward.recurrent.short_convolution import short_convolution
 from planner.forward.rotary import Tables
 from planner.forward.self_attention import self_attention
-from planner.forward.short_convolution import short_convolution
 from planner.models.model_spec import Norms, Residual
 from planner.tape import operators as ops
 from planner.tape.tensors import Tensor

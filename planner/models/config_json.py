@@ -22,18 +22,16 @@ from planner.models.architectures import (
     gpt_fused,
     gpt_learned,
     granite,
-    hybrid,
-    lfm2,
     llama,
     llama4,
     minicpm,
     mixture,
     neighbours,
     olmo,
-    qwen3_5,
     smollm,
 )
 from planner.models.architectures.keys import Architecture, Config
+from planner.models.architectures.recurrent import hybrid, lfm2, qwen3_5
 from planner.models.model_spec import ModelSpec
 from planner.models.stored_quantization import refuse_quantized
 from planner.models.traced_model import TracedSpec

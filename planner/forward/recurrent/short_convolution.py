@@ -1,7 +1,7 @@
 """Gated short convolutions, as transformers 5.23 writes them, on a tape of sizes."""
 
-from planner.forward.convolution import convolution, without_padding
 from planner.forward.decoder import Decoder, Layer
+from planner.forward.recurrent.convolution import convolution, without_padding
 from planner.models.recurrent_shape import ShortConvolutionSpec
 from planner.tape import operators as ops
 from planner.tape import view_operators as views

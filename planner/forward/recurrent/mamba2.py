@@ -11,8 +11,8 @@ read: aten/src/ATen/native/Linear.cpp at 2.13, sumproduct_pair.
 from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES, ceil_div
-from planner.forward.convolution import convolution, without_padding
 from planner.forward.decoder import Decoder, Layer
+from planner.forward.recurrent.convolution import convolution, without_padding
 from planner.models.recurrent_shape import Mamba2Spec
 from planner.tape import operators as ops
 from planner.tape import recurrence_operators as recurrence

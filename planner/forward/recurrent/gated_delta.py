@@ -10,8 +10,8 @@ installed: chunks of tokens at once, and the state from chunk to chunk.
 from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES, ceil_div
-from planner.forward.convolution import convolution, without_padding
 from planner.forward.decoder import Decoder, Layer
+from planner.forward.recurrent.convolution import convolution, without_padding
 from planner.models.recurrent_shape import GatedDeltaSpec
 from planner.tape import operators as ops
 from planner.tape import recurrence_operators as recurrence
