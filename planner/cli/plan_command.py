@@ -55,7 +55,10 @@ OF_THE_OUTPUT = {
 FEWEST_EPOCHS = 1e-6
 LEAST_RATE = 1e-12
 """Below every learning rate that trains: bf16 loses an update of 2**-9 of a weight."""
-FREE_KEYS = ("training.", "data.", "output.", "schedule.", "optimizer.weight_decay")
+FREE_KEYS = (
+    *("training.", "data.", "output.", "schedule.", "optimizer.weight_decay"),
+    *("optimizer.max_grad_norm", "adapter.alpha", "adapter.rslora"),
+)
 """Beginnings of the keys that neither memory nor the time of a step depends on."""
 
 HAVE_OPTIONS = {"training.epochs", "data.source", "data.sources"}
@@ -380,9 +383,13 @@ def plan(
         verbose=verbose,
         settings=settings or [],
     )
-    asked = load_recipe(recipe) if recipe is not None else None
-    name = _model_name(model, asked, optional=save_machine is not None)
     cluster = find_cluster(gpus, result.command, save_machine, force=force)
+    asked = None
+    if recipe is not None:
+        typed = written_options(plan, {**given, "recipe": None})
+        devices = over_nodes(cluster, nodes, network).world_size
+        asked = load_recipe(recipe, typed, devices)
+    name = _model_name(model, asked, optional=save_machine is not None)
     if name is None:
         show_machine(console, cluster, save_machine, as_json=as_json)
         return
