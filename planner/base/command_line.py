@@ -275,7 +275,10 @@ class _Parser(argparse.ArgumentParser):
         fewest, most = HELP_COLUMNS
         width = min(max(fewest, get_terminal_size().columns), most)
         self.formatter_class = lambda prog: _SortedHelp(prog, width)
-        return super().format_help()
+        text, colon = super().format_help(), spoken(Phrase(": ")).rstrip()
+        for group in self._action_groups:
+            text = text.replace(f"\n{group.title}:\n", f"\n{group.title}{colon}\n")
+        return text
 
 
 class _SortedHelp(argparse.HelpFormatter):

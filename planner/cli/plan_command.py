@@ -149,7 +149,7 @@ def plan(
             "Samples per optimizer step, over all devices.",
             minimum=1,
             maximum=MOST_SAMPLES,
-            group="batch",
+            group="batch size",
         ),
     ] = None,
     micro_batch_size: Annotated[
@@ -158,7 +158,7 @@ def plan(
             "Samples per forward pass on one device.",
             minimum=1,
             maximum=MOST_SAMPLES,
-            group="batch",
+            group="batch size",
         ),
     ] = None,
     strategy: Annotated[
@@ -291,7 +291,7 @@ def plan(
     output: Annotated[
         Path | None,
         Option(
-            f"File to write the plan to; - prints it. Default: {PLAN_FILE}.",
+            "File to write the plan to; - prints it. Default: plan.yaml.",
             flags=("--output", "-o"),
             group="output",
         ),
