@@ -9,7 +9,7 @@ from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.phrases import Phrase
 from planner.base.preset_files import aliases, own_files, preset_names
 from planner.base.units import MIB
-from planner.hardware.cards import label_gib, load_gpu, preset_texts
+from planner.hardware.cards import label_gib, load_gpu, preset_texts, readable_card
 from planner.hardware.cluster import GpuSpec
 
 MOST_SUGGESTED = 3
@@ -189,7 +189,8 @@ def _names() -> list[tuple[str, _Words]]:
 
 def _device_name(preset: str) -> str:
     if preset in own_files("gpus"):
-        return load_gpu(preset).device_name
+        card = readable_card(preset)
+        return preset if card is None else card.device_name
     [line] = re.findall(r"^device_name: (.*)$", preset_texts()[preset], re.MULTILINE)
     return str(line)
 
