@@ -64,7 +64,7 @@ def test_an_edited_plan_is_predicted_anew(
 def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text("a: 1\n", encoding="utf-8")
-    with pytest.raises(InvalidFileError, match=r"other.yaml:1: unknown key"):
+    with pytest.raises(InvalidFileError, match=r"other.yaml: this file is not a plan"):
         plan(compared=(file,))
 
 
