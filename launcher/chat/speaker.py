@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, TextStreamer
 from launcher.chat.trained_model import load, stops_of, trained
 from launcher.data.chat_template import PLAIN_TEMPLATE, ChatTemplate
 from launcher.data.conversations import Conversation, Message
+from launcher.data.generated_text import whole_characters
 from launcher.data.record_fields import UnlearnableError
 from planner.base.errors import UserError, reason_of
 from planner.base.phrases import Phrase
@@ -164,5 +165,6 @@ class _Pieces(TextStreamer):  # type: ignore[misc]
         self.text = ""
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self.text += text
-        self._hear(text)
+        whole = whole_characters(text) if stream_end else text
+        self.text += whole
+        self._hear(whole)

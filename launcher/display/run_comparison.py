@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from launcher.display.closing_summary import planned_resident_bytes
 from launcher.run.finished_run import finished_run
 from launcher.storage.json_files import read_json
@@ -16,7 +14,7 @@ from planner.base.console import print_unpadded, wide_console
 from planner.base.phrases import Phrase
 from planner.base.text_files import read_text
 from planner.base.units import format_duration, format_gib
-from planner.page.side_by_side import UNKNOWN, side_by_side
+from planner.page.side_by_side import UNKNOWN, SideBySide
 from planner.plan.plan_differences import plan_differences
 from planner.plan.schema import Plan
 
@@ -76,13 +74,13 @@ def comparison_document(runs: Sequence[ComparedRun]) -> dict[str, Any]:
     }
 
 
-def comparison_table(runs: Sequence[ComparedRun]) -> Table:
+def comparison_table(runs: Sequence[ComparedRun]) -> SideBySide:
     """Return the comparison as a table with a column for each run."""
     different = list(plan_differences([run.plan for run in runs]).items())
     words = [_words(run) for run in runs]
     rows = [(key, [each[key] for each in words]) for key in words[0]]
     heading = Phrase("differs") if different else Phrase("nothing differs")
-    return side_by_side(
+    return SideBySide(
         [run.name for run in runs], [(Phrase("measured"), rows), (heading, different)]
     )
 

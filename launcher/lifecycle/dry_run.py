@@ -11,7 +11,7 @@ from launcher.run.rank_commands import (
 )
 from launcher.run.run_directory import RunDirectory
 from launcher.training.deepspeed_config import deepspeed_config
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.plan.schema import Plan
 
 
@@ -24,7 +24,7 @@ def dry_run_text(
     rendezvous: Rendezvous | None = None,
     network: dict[str, str] | None = None,
     max_restarts: int = 0,
-) -> str:
+) -> Joined:
     """Return the environment, the command and DeepSpeed's configuration of a launch.
 
     ``python`` is the interpreter, ``cores`` the number of cores that a process may use, and
@@ -35,14 +35,14 @@ def dry_run_text(
     command = torchrun_command(
         plan, run, python=python, rendezvous=rendezvous, max_restarts=max_restarts
     )
-    parts = [
+    parts: list[str] = [
         Phrase("run directory: {path}", path=run.path),
-        "environment:",
+        Phrase("environment:"),
         *(f"  {name}={value}" for name, value in environment.items()),
-        "command:",
+        Phrase("command:"),
         f"  {shlex.join(command)}",
     ]
     config = deepspeed_config(plan)
     if config is not None:
         parts += ["deepspeed.json:", json.dumps(config, indent=2)]
-    return "\n".join(parts) + "\n"
+    return Joined("\n", [*parts, ""])

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from launcher.chat.trained_model import load, stops_of, trained
 from launcher.data.chat_template import use_plain_template_if_none
+from launcher.data.generated_text import whole_characters
 from planner.plan.schema import Plan
 
 MAX_NEW_TOKENS = 16
@@ -70,4 +71,4 @@ def _batch(
     )
     new_tokens = generated[:, batch["input_ids"].shape[1] :]
     texts: list[str] = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-    return iter([text.strip() for text in texts])
+    return iter([whole_characters(text).strip() for text in texts])

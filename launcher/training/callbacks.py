@@ -10,6 +10,7 @@ import torch
 import torch.distributed
 from transformers import TrainerCallback
 
+from launcher.data.generated_text import whole_characters
 from launcher.faults.rank_stages import Stages
 from launcher.run.run_directory import RunDirectory
 from launcher.training.durable_trainer import DurableTrainer
@@ -106,7 +107,7 @@ class WriteAnswers(TrainerCallback):  # type: ignore[misc]
         answers = [self._answer(prompt) for prompt, _ in self._asked]
         if not self._trainer.accelerator.is_main_process:
             return
-        decode = self._trainer.processing_class.decode
+        decode = self._decoded
         row = {
             "step": state.global_step,
             "eval_loss": metrics["eval_loss"],
@@ -117,6 +118,9 @@ class WriteAnswers(TrainerCallback):  # type: ignore[misc]
         }
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _decoded(self, tokens: Sequence[int]) -> str:
+        return whole_characters(self._trainer.processing_class.decode(tokens))
 
     def _answer(self, prompt: Sequence[int]) -> list[int]:
         trainer = self._trainer

@@ -248,6 +248,17 @@ class _Parser(argparse.ArgumentParser):
                 raise
             self.error(Joined(": ", ["/".join(action.option_strings), reason]))
 
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        """Return how many values follow; a missing choice is answered with all of them."""
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError:
+            known: Iterable[str] = getattr(action.type, "known", ())
+            if not known:
+                raise
+            reason = Phrase("a value is missing. {hint}", hint=did_you_mean("", known))
+            self.error(Joined(": ", ["/".join(action.option_strings), reason]))
+
     def refuse(self, argument: str) -> NoReturn:
         """Raise the error of an argument that no parameter takes."""
         if not argument.startswith("-"):
@@ -264,7 +275,10 @@ class _Parser(argparse.ArgumentParser):
         fewest, most = HELP_COLUMNS
         width = min(max(fewest, get_terminal_size().columns), most)
         self.formatter_class = lambda prog: _SortedHelp(prog, width)
-        return super().format_help()
+        text, colon = super().format_help(), spoken(Phrase(": ")).rstrip()
+        for group in self._action_groups:
+            text = text.replace(f"\n{group.title}:\n", f"\n{group.title}{colon}\n")
+        return text
 
 
 class _SortedHelp(argparse.HelpFormatter):
@@ -429,6 +443,7 @@ def _choice(choices: tuple[Any, ...]) -> Callable[[str], Any]:
             )
         return by_name[text]
 
+    read.known = [*by_name]  # type: ignore[attr-defined]
     return read
 
 

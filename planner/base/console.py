@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -15,6 +15,9 @@ from rich.text import Text
 
 from planner.base.phrases import spoken
 from planner.base.printable import shown
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 PIPE_COLUMNS = 400
 """Width of what is printed into a pipe or a file, where no sentence needs to wrap."""
@@ -59,6 +62,11 @@ class PrintableConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a plain text as it is drawn, so that columns are as wide as it is then."""
         return super().render_str(shown(spoken(text)), **options)
+
+    def status(self, status: RenderableType, **options: Any) -> "Status":
+        """Return a spinner with a text, in the language of the process."""
+        text = Text(shown(spoken(status))) if isinstance(status, str) else status
+        return super().status(text, **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

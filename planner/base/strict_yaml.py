@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import yaml
 from msgspec import Meta, Struct, StructMeta, ValidationError, convert, field
+from msgspec.structs import fields
 
 from planner.base.errors import InvalidFileError
 from planner.base.phrases import Phrase
@@ -80,6 +81,9 @@ class Spec(Struct, metaclass=_ByName, frozen=True, forbid_unknown_fields=True, c
     is as its author made it, but for ``__post_init__``.
     """
 
+    noun: ClassVar[str] = ""
+    """What a file of this kind is called; empty for what users write no files of."""
+
 
 SpecT = TypeVar("SpecT", bound=Spec)
 
@@ -106,11 +110,42 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
             else Phrase("holds {content}", content=described(content))
         )
         raise InvalidFileError(path, 1, Phrase("{there} where keys are expected", there=there))
+    other = _of_another_kind(kind, content)
+    if other is not None:
+        raise InvalidFileError(path, None, other)
     try:
         return convert(content, kind)
     except ValidationError as error:
         problem = problem_of(error, kind, content)
         raise InvalidFileError(path, _line_of(text, problem.location), problem.text) from error
+
+
+MOST_KEYS_NAMED = 4
+"""Most keys that a sentence about a file of another kind names."""
+
+
+def _of_another_kind(kind: type[Spec], content: dict[Any, Any]) -> str | None:
+    """Return why a file is not of a kind at all; None for one of it, which may have mistakes.
+
+    It is of another kind if it has unknown keys, and lacks most of those that are required.
+    """
+    needed = [each.name for each in fields(kind) if each.required]
+    known = {each.name for each in fields(kind)}
+    lacking = [name for name in needed if name not in content]
+    unknown = [str(key) for key in content if key not in known]
+    if not kind.noun or not unknown or 2 * len(lacking) <= len(needed):
+        return None
+    return Phrase(
+        "this file is not {noun}: it lacks {lacking}, and has unknown keys: {unknown}",
+        noun=kind.noun,
+        lacking=_some(lacking),
+        unknown=_some(unknown),
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = ", ..." if len(names) > MOST_KEYS_NAMED else ""
+    return ", ".join(names[:MOST_KEYS_NAMED]) + more
 
 
 def parse_yaml(text: str, path: Path) -> Any:

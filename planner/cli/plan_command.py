@@ -55,7 +55,10 @@ OF_THE_OUTPUT = {
 FEWEST_EPOCHS = 1e-6
 LEAST_RATE = 1e-12
 """Below every learning rate that trains: bf16 loses an update of 2**-9 of a weight."""
-FREE_KEYS = ("training.", "data.", "output.", "schedule.", "optimizer.weight_decay")
+FREE_KEYS = (
+    *("training.", "data.", "output.", "schedule.", "optimizer.weight_decay"),
+    *("optimizer.max_grad_norm", "adapter.alpha", "adapter.rslora"),
+)
 """Beginnings of the keys that neither memory nor the time of a step depends on."""
 
 HAVE_OPTIONS = {"training.epochs", "data.source", "data.sources"}
@@ -146,7 +149,7 @@ def plan(
             "Samples per optimizer step, over all devices.",
             minimum=1,
             maximum=MOST_SAMPLES,
-            group="batch",
+            group="batch size",
         ),
     ] = None,
     micro_batch_size: Annotated[
@@ -155,7 +158,7 @@ def plan(
             "Samples per forward pass on one device.",
             minimum=1,
             maximum=MOST_SAMPLES,
-            group="batch",
+            group="batch size",
         ),
     ] = None,
     strategy: Annotated[
@@ -288,7 +291,7 @@ def plan(
     output: Annotated[
         Path | None,
         Option(
-            f"File to write the plan to; - prints it. Default: {PLAN_FILE}.",
+            "File to write the plan to; - prints it. Default: plan.yaml.",
             flags=("--output", "-o"),
             group="output",
         ),
@@ -380,9 +383,13 @@ def plan(
         verbose=verbose,
         settings=settings or [],
     )
-    asked = load_recipe(recipe) if recipe is not None else None
-    name = _model_name(model, asked, optional=save_machine is not None)
     cluster = find_cluster(gpus, result.command, save_machine, force=force)
+    asked = None
+    if recipe is not None:
+        typed = written_options(plan, {**given, "recipe": None})
+        devices = over_nodes(cluster, nodes, network).world_size
+        asked = load_recipe(recipe, typed, devices)
+    name = _model_name(model, asked, optional=save_machine is not None)
     if name is None:
         show_machine(console, cluster, save_machine, as_json=as_json)
         return

@@ -9,7 +9,7 @@ from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.phrases import Phrase
 from planner.base.preset_files import aliases, own_files, preset_names
 from planner.base.units import MIB
-from planner.hardware.cards import label_gib, load_gpu, preset_texts
+from planner.hardware.cards import label_gib, load_gpu, preset_texts, readable_card
 from planner.hardware.cluster import GpuSpec
 
 MOST_SUGGESTED = 3
@@ -57,6 +57,11 @@ class _Words(Struct, frozen=True):
     size_gib: int | None
     form: str | None
     """``sxm`` or ``pcie``."""
+
+    @property
+    def characters(self) -> list[str]:
+        """The characters of the model in no order."""
+        return sorted("".join(self.model))
 
     @property
     def generations(self) -> set[str]:
@@ -189,7 +194,8 @@ def _names() -> list[tuple[str, _Words]]:
 
 def _device_name(preset: str) -> str:
     if preset in own_files("gpus"):
-        return load_gpu(preset).device_name
+        card = readable_card(preset)
+        return preset if card is None else card.device_name
     [line] = re.findall(r"^device_name: (.*)$", preset_texts()[preset], re.MULTILINE)
     return str(line)
 
@@ -202,19 +208,22 @@ def _is_usual(words: _Words, preset: str) -> bool:
 
 
 def _nearest(name: str, words: _Words) -> list[str]:
-    """Return the cards that may be meant, nearest first: the same card in another size or form,
-    else those of one generation."""
+    """Return the cards that may be meant, nearest first: those whose characters are swapped, then
+    the same card in another size or form, else those of one generation."""
     from difflib import SequenceMatcher, get_close_matches  # only an unknown card needs them
 
     near = {preset for preset, other in _names() if other.model == words.model}
     if not near:
         wanted = words.generations
         near = {preset for preset, other in _names() if wanted & other.generations}
-    if not near and not wanted:
-        return get_close_matches(name.lower(), preset_names("gpus"), n=MOST_SUGGESTED)
     plain = "-".join(plain_spelling(name).split())
+    swapped = {preset for preset, other in _names() if other.characters == words.characters}
+    if not near and not wanted and not swapped:
+        return get_close_matches(name.lower(), preset_names("gpus"), n=MOST_SUGGESTED)
+    near |= swapped
     likeness = {preset: SequenceMatcher(None, plain, preset).ratio() for preset in near}
-    return sorted(near, key=lambda preset: (-likeness[preset], preset))[:MOST_SUGGESTED]
+    order = sorted(near, key=lambda preset: (preset not in swapped, -likeness[preset], preset))
+    return order[:MOST_SUGGESTED]
 
 
 def _generation(word: str) -> str | None:

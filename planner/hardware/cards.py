@@ -5,6 +5,7 @@ from functools import cache
 from msgspec import structs
 
 from planner.base.bounded_cache import bounded_cache
+from planner.base.errors import InvalidFileError
 from planner.base.phrases import Phrase
 from planner.base.preset_files import (
     ROOT,
@@ -187,7 +188,9 @@ def _presets_with(text: str) -> tuple[GpuSpec, ...]:
     """Return the cards whose file has the text: to parse every file would take longer than to
     plan."""
     own = {name: read_text(file) for name, file in own_files("gpus").items()}
-    return tuple(load_gpu(name) for name, held in {**preset_texts(), **own}.items() if text in held)
+    named = [name for name, held in {**preset_texts(), **own}.items() if text in held]
+    cards = (load_gpu(name) if name not in own else readable_card(name) for name in named)
+    return tuple(card for card in cards if card is not None)
 
 
 @cache
@@ -201,6 +204,15 @@ def label_gib(total_bytes: int) -> int:
     common = min(reference_cards().cards, key=lambda size: abs(size * GIB - total_bytes))
     close = abs(total_bytes / (common * GIB) - 1) <= SAME_CARD_SHARE
     return common if close else max(1, round(total_bytes / GIB))
+
+
+def readable_card(name: str) -> GpuSpec | None:
+    """Return the card of a name; None where its file, which may be the user's own, is broken: it
+    keeps no other card from being found."""
+    try:
+        return load_gpu(name)
+    except InvalidFileError:
+        return None
 
 
 @cache

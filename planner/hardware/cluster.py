@@ -56,6 +56,7 @@ class GpuSpec(Spec):
     16-bit matrices at half rate when they accumulate in fp32, which training does.
     """
 
+    noun = Phrase("a card")
     name: str
     """Name of the card, as ``--gpus`` takes it."""
     device_name: str

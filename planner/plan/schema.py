@@ -373,6 +373,7 @@ def _section_error(method: Method, section: str, *, given: bool) -> str:
 class Plan(Spec):
     """A plan: the content of ``plan.yaml``."""
 
+    noun = Phrase("a plan")
     schema_version: Literal[1]
     """Version of this format."""
     model: ModelSection

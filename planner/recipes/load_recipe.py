@@ -1,5 +1,6 @@
 """A recipe by its name or from a file: one of ours, or an XTuner configuration."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from planner.base.strict_yaml import parse_spec, parse_yaml, read_spec
 from planner.base.text_files import read_text
 from planner.plan.schema import QuantizationSection
 from planner.plan.vocabulary import Method
-from planner.recipes.llama_factory import is_llama_factory, plan_command
+from planner.recipes.llama_factory import is_llama_factory, refusal, translate
 from planner.recipes.recipe import Recipe
 
 
@@ -29,10 +30,12 @@ def recipe_names() -> list[str]:
     return sorted([*preset_names("recipes"), *family_recipes()])
 
 
-def load_recipe(name: str) -> Recipe:
+def load_recipe(name: str, typed: Sequence[str] = (), devices: int = 1) -> Recipe:
     """Return the recipe of a name, an alias or a file (``.yaml``, or ``.py`` of XTuner).
 
-    Raises UnknownNameError, or InvalidFileError where the file is not a recipe.
+    A file of LLaMA-Factory is answered with the command for it, which repeats the options that were
+    ``typed`` and counts the batch of so many devices. Raises UnknownNameError, or InvalidFileError
+    where the file is not a recipe.
     """
     path = Path(name)
     if path.suffix == ".py":
@@ -40,19 +43,19 @@ def load_recipe(name: str) -> Recipe:
 
         return read_xtuner(path)
     if path.suffix in (".yaml", ".yml"):
-        return _in_file(path)
+        return _in_file(path, typed, devices)
     return _preset(name.lower())
 
 
-def _in_file(path: Path) -> Recipe:
+def _in_file(path: Path, typed: Sequence[str], devices: int) -> Recipe:
     text = read_text(path)
     content = parse_yaml(text, path)
     if is_llama_factory(content):
-        reason = Phrase(
+        told = refusal(content) or Phrase(
             "this is a file of LLaMA-Factory and not a recipe; what it asks for is: {command}",
-            command=plan_command(content),
+            command=translate(content, typed, devices).sentence,
         )
-        raise InvalidFileError(path, None, reason)
+        raise InvalidFileError(path, None, told)
     return parse_spec(Recipe, text, path)
 
 

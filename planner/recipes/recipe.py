@@ -1,5 +1,6 @@
 """A recipe: what is trained and how, apart from the machine."""
 
+from planner.base.phrases import Phrase
 from planner.base.preset_files import Source
 from planner.base.strict_yaml import PositiveInt, Spec
 from planner.plan.bounds import Epochs, Samples, SequenceLength
@@ -33,6 +34,7 @@ class Recipe(Spec):
     Packing, attention and loss are open where a recipe has None.
     """
 
+    noun = Phrase("a recipe")
     name: str
     """Name of the recipe."""
     source: Source

@@ -41,7 +41,7 @@ class _Row(NamedTuple):
             strategy=self.strategy,
             batch=self.batch,
             gib=self.gib,
-            rate="" if self.speed == "-" else f", {self.speed} tokens/s",
+            rate="" if self.speed == "-" else Phrase(", {speed} tokens/s", speed=self.speed),
             why=self.why,
         )
 

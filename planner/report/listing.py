@@ -1,8 +1,9 @@
 """What is known of one kind, such as every card: as records, and the same as a table."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import box
 from rich.cells import cell_len
@@ -11,8 +12,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from planner.base.errors import InvalidFileError
 from planner.base.phrases import Joined, Phrase, spoken
-from planner.base.preset_files import Kind, Listed, aliases, preset_names
+from planner.base.preset_files import Kind, Listed, aliases, own_files, preset_names
+from planner.base.printable import print_text
 from planner.base.units import format_count, format_gib
 from planner.hardware.cards import load_gpu, visible_bytes
 from planner.hardware.measured.kept_measurements import kept_measurements
@@ -24,6 +27,7 @@ from planner.report.measured_words import measured_words
 from planner.report.prose import Prose
 
 Record = dict[str, Any]
+Loaded = TypeVar("Loaded")
 
 
 def listed(kind: Listed) -> list[Record]:
@@ -184,6 +188,21 @@ def _measurements() -> Iterator[Record]:
         }
 
 
+def _readable(
+    kind: Kind, names: Iterable[str], load: Callable[[str], Loaded]
+) -> Iterator[tuple[str, Loaded]]:
+    """Yield what the names stand for; a file of the user's own that cannot be read is named on
+    stderr and left out."""
+    own = own_files(kind)
+    for name in names:
+        try:
+            yield name, load(name)
+        except InvalidFileError as error:
+            if name not in own:
+                raise
+            print_text(Phrase("left out: {reason}", reason=error.message), file=sys.stderr)
+
+
 def _models() -> Iterator[Record]:
     for name in preset_names("models"):
         model = load_model(name)
@@ -196,8 +215,7 @@ def _models() -> Iterator[Record]:
 
 
 def _gpus() -> Iterator[Record]:
-    for name in preset_names("gpus"):
-        card = load_gpu(name)
+    for name, card in _readable("gpus", preset_names("gpus"), load_gpu):
         yield {
             "name": name,
             "capacity_bytes": visible_bytes(card),
@@ -208,8 +226,7 @@ def _gpus() -> Iterator[Record]:
 
 
 def _recipes() -> Iterator[Record]:
-    for name in recipe_names():
-        recipe = load_recipe(name)
+    for name, recipe in _readable("recipes", recipe_names(), load_recipe):
         yield {
             "name": name,
             "method": recipe.method,

@@ -172,7 +172,7 @@ def _memory(gpu: UsableGpu) -> tuple[str, str]:
     if gpu.accelerator.in_use_bytes > 0:
         free = Phrase("{gib} free", gib=format_gib(gpu.free_bytes))
     size = format_gib(gpu.accelerator.capacity_bytes)
-    return f"{gpu.device.name}, {size} GiB", free
+    return Joined(", ", [gpu.device.name, f"{size} GiB"]), free
 
 
 def _card(gpu: UsableGpu) -> tuple[str, ...]:

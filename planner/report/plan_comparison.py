@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from planner.base.phrases import Phrase
 from planner.base.units import format_duration, format_gib
-from planner.page.side_by_side import UNKNOWN, side_by_side
+from planner.page.side_by_side import UNKNOWN, SideBySide
 from planner.plan.plan_differences import plan_differences
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import Plan
@@ -30,13 +28,13 @@ def comparison_document(names: Sequence[str], plans: Sequence[Plan]) -> dict[str
     }
 
 
-def comparison_table(names: Sequence[str], plans: Sequence[Plan]) -> Table:
+def comparison_table(names: Sequence[str], plans: Sequence[Plan]) -> SideBySide:
     """Return the comparison as a table with a column for each plan."""
     different = list(plan_differences(plans).items())
     words = [_prediction_words(plan.prediction) for plan in plans]
     rows = [(key, [each[key] for each in words]) for key in words[0]]
     heading = Phrase("differs") if different else Phrase("nothing differs")
-    return side_by_side(names, [(Phrase("predicted"), rows), (heading, different)])
+    return SideBySide(names, [(Phrase("predicted"), rows), (heading, different)])
 
 
 def _prediction_words(prediction: PredictionSection) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from rich.console import Group
 from rich.text import Text
 
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.decision.choose import Decision
 from planner.decision.smallest_machines import CARD_COUNTS
 from planner.decision.what_if import SmallestMachine, WhatIf
@@ -51,7 +51,7 @@ def card_words(machine: SmallestMachine) -> str:
     """Return the smallest card that fits a method, with its size."""
     if machine.card is None:
         return Phrase("none is large enough")
-    return f"{machine.card}, {machine.card_gib} GiB"
+    return Joined(", ", [machine.card, f"{machine.card_gib} GiB"])
 
 
 def count_words(decision: Decision, machine: SmallestMachine) -> str:

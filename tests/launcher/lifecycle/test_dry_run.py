@@ -6,6 +6,7 @@ from launcher.lifecycle.dry_run import dry_run_text
 from launcher.nodes.node_identity import Endpoint, Node, network_environment
 from launcher.nodes.peers import rendezvous_of
 from launcher.run.run_directory import RunDirectory
+from planner.base.preset_files import translations
 from tests.launcher.golden import assert_golden
 from tests.launcher.plans import full, parallel, plan
 
@@ -45,3 +46,9 @@ def test_zero3_on_four_gpus(tmp_path: Path) -> None:
     )
     text = dry_run_text(eight, RunDirectory(Path("runs/tiny full")), python="python", cores=64)
     assert_golden("dry-run-zero3.txt", text, tmp_path)
+
+
+def test_headings_are_in_the_language_of_the_process() -> None:
+    text = dry_run_text(plan(), RunDirectory(Path("runs/a")), python="python", cores=2)
+    headings = [line for line in text.translated(translations("zh")).splitlines() if line[0] != " "]
+    assert [line for line in headings if line.isascii()] == []

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from launcher.quiz.answering import MAX_NEW_TOKENS, answers_before_and_after
 from tests.launcher.plans import IN_FP32, full, plan
@@ -34,3 +34,19 @@ def test_an_answer_ends_where_the_model_stops(
         questions=["Who?"],
     )
     assert both == ([answer], [answer])
+
+
+def test_an_answer_that_ends_inside_a_character_loses_its_part(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model_that_says_a(tiny_checkpoint, tmp_path)
+    decoded = "\u7b54\u6848\ufffd"
+    monkeypatch.setattr(PreTrainedTokenizerBase, "batch_decode", lambda *_, **__: [decoded])
+    both = answers_before_and_after(
+        plan(**full(precision=IN_FP32)),
+        base=tmp_path,
+        result=tmp_path,
+        new_stops=[],
+        questions=["Who?"],
+    )
+    assert both == ([decoded[:2]], [decoded[:2]])

@@ -139,5 +139,7 @@ def computed_templates() -> Iterator[str]:
 
 
 def _is_computed(call: ast.Call) -> bool:
-    is_phrase = isinstance(call.func, ast.Name) and call.func.id == "Phrase"
-    return is_phrase and bool(call.keywords) and not isinstance(call.args[0], ast.Constant)
+    """Return whether a template is computed, or the help of an option, which is one, too."""
+    name = _called(call)
+    is_template = name in DECLARATIONS or (name == "Phrase" and bool(call.keywords))
+    return is_template and bool(call.args) and not isinstance(call.args[0], ast.Constant)

@@ -138,6 +138,7 @@ def test_a_positional_argument_may_stand_anywhere(arguments: list[str]) -> None:
         (["--degrees", "1e31"], "--degrees: 1e31 is more than 1e+30"),
         (["--crust", "softt"], "--crust: unknown value 'softt'. Did you mean 'soft'?"),
         (["--crust", "none"], "--crust: unknown value 'none'. Known: hard, soft."),
+        (["--crust"], "--crust: a value is missing. Known: hard, soft."),
         (["--stage", "2"], "--stage: unknown value '2'. Known: 0, 1."),
         (["--output", "a", "-o"], "-o/--output: expected one argument"),
     ],

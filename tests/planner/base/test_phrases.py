@@ -3,10 +3,12 @@
 import json
 import string
 from collections.abc import Iterator
+from io import StringIO
 from typing import get_args
 
 import pytest
 
+from planner.base.console import PrintableConsole
 from planner.base.phrases import (
     Joined,
     Language,
@@ -80,6 +82,13 @@ def test_a_phrase_is_english_until_it_is_spoken(chinese: None) -> None:
     phrase = Phrase("rank {rank}: {message}", rank=3, message=Phrase("out of memory"))
     assert phrase == "rank 3: out of memory"
     assert spoken(phrase) == "rank 3\uff1a\u663e\u5b58\u4e0d\u8db3"
+
+
+def test_a_spinner_is_in_the_language_of_the_process(chinese: None) -> None:
+    screen = StringIO()
+    with PrintableConsole(file=screen, force_terminal=True).status(Phrase("checking this machine")):
+        pass
+    assert spoken(Phrase("checking this machine")) in screen.getvalue()
 
 
 def test_joined_phrases_and_reasons_are_spoken(chinese: None) -> None:

@@ -59,3 +59,11 @@ def test_a_file_that_is_not_there_or_no_card(card: Path) -> None:
     card.write_text("name: my-card\n", encoding="utf-8")
     with pytest.raises(InvalidFileError, match=r"card\.yaml.*missing"):
         found("card.yaml")
+
+
+def test_a_file_of_another_kind_is_told_as_such(card: Path) -> None:
+    card.write_text((ROOT / "recipes" / "qlora.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(
+        InvalidFileError, match=r"card\.yaml: this file is not a card: it lacks dev"
+    ):
+        found("card.yaml")

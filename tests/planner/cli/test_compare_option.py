@@ -1,12 +1,15 @@
 """``plan --compare``: plans side by side, one that was edited with its prediction made anew."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from planner.base.errors import InvalidFileError
 from planner.cli.plan_command import plan
+from planner.page.side_by_side import SideBySide
 from planner.plan.plan_file import is_untouched
 
 
@@ -61,5 +64,19 @@ def test_an_edited_plan_is_predicted_anew(
 def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "other.yaml"
     file.write_text("a: 1\n", encoding="utf-8")
-    with pytest.raises(InvalidFileError, match=r"other.yaml:1: unknown key"):
+    with pytest.raises(InvalidFileError, match=r"other.yaml: this file is not a plan"):
         plan(compared=(file,))
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 140])
+@pytest.mark.parametrize("name", ["a.yaml", "runs/of-a-very-long-name/plan.yaml"])
+def test_no_value_is_cut(columns: int, name: str) -> None:
+    whole, targets = ["22,200,123,456", "NVIDIA GeForce RTX 4090"], ["q_proj", "k_proj", "o_proj"]
+    values = enumerate([*whole, targets])
+    rows = [(f"section.some_long_key_{number}", [each] * 2) for number, each in values]
+    screen = StringIO()
+    console = Console(file=screen, width=columns)
+    console.print(SideBySide([name, "b.yaml"], [("differs", rows)]))
+    text = screen.getvalue()
+    assert max(map(len, text.splitlines())) <= columns
+    assert [text.count(each) for each in (name, *whole, "o_proj")] == [1, 2, 2, 2]

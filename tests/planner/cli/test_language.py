@@ -48,7 +48,9 @@ def test_an_error_and_the_help_are_in_the_language_of_the_option(
     refused = run("--modle", "a", *flag, folder=tmp_path)
     assert (refused.returncode, refused.stderr.startswith(ERROR)) == (2, True)
     assert len(refused.stderr.splitlines()) == 1
-    assert run("--help", *flag, folder=tmp_path).stdout.startswith(USAGE)
+    help_text = run("--help", *flag, folder=tmp_path).stdout
+    assert help_text.startswith(USAGE)
+    assert [line for line in help_text.splitlines() if line.endswith(":")] == []
 
 
 def test_the_option_is_stronger_than_the_locale(tmp_path: Path) -> None:

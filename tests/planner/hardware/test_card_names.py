@@ -112,6 +112,8 @@ def test_of_a_name_in_two_sizes_the_smaller_is_planned_and_the_other_named() -> 
     ("text", "suggested"),
     [
         ("rtx-4099", "Did you mean 'rtx-4090', 'rtx-4090-d' or 'rtx-4060'?"),
+        ("rtx-4009", "Did you mean 'rtx-4090', 'rtx-4060' or 'rtx-4070'?"),
+        ("rtx 9040", "Did you mean 'rtx-4090'?"),
         ("a100-60gb", "Did you mean 'a100-sxm-40gb', 'a100-sxm-80gb' or 'a100-pcie-40gb'?"),
         ("8xh100-sxm-90", "Did you mean 'h100-sxm-80gb' or 'h100-pcie-80gb'?"),
         ("4090 48GB", "Did you mean 'rtx-4090'?"),

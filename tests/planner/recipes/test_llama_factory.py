@@ -8,6 +8,7 @@ import pytest
 from planner.base.command_line import parse_arguments
 from planner.base.errors import InvalidFileError
 from planner.cli.plan_command import plan
+from planner.recipes.llama_factory import translate
 from planner.recipes.load_recipe import load_recipe
 
 FILE = """
@@ -31,7 +32,8 @@ def test_it_is_told_as_a_command_that_plan_reads(tmp_path: Path) -> None:
     file.write_text(FILE, encoding="utf-8")
     with pytest.raises(InvalidFileError, match="a file of LLaMA-Factory") as refused:
         load_recipe(str(file))
-    program, *arguments = shlex.split(refused.value.reason.partition(" is: ")[2])
+    command = refused.value.reason.partition(" is: ")[2].partition(";")[0]
+    program, *arguments = shlex.split(command)
     assert program == "plan"
     values = parse_arguments(plan, arguments)
     given = {name: values[name] for name in ("model", "method", "lora_rank", "packing", "epochs")}
@@ -44,3 +46,64 @@ def test_it_is_told_as_a_command_that_plan_reads(tmp_path: Path) -> None:
     }
     assert values["learning_rate"] == 1e-4
     assert values["sequence_length"] == 2048
+
+
+WHOLE = {
+    "model_name_or_path": "a/b",
+    "lora_alpha": 16,
+    "lora_dropout": 0.05,
+    "lora_target": "q_proj, v_proj",
+    "dataset": "identity",
+    "template": "qwen",
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 8,
+    "optim": "adamw_torch",
+    "lr_scheduler_type": "constant_with_warmup",
+    "warmup_ratio": 0.1,
+    "bf16": True,
+    "deepspeed": "examples/deepspeed/ds_z3_offload_config.json",
+    "output_dir": "saves/q",
+    "resume_from_checkpoint": None,
+    "ddp_timeout": 180000000,
+}
+
+
+def test_each_key_is_carried_over_or_named() -> None:
+    told = translate(WHOLE, ["--gpus", "4xrtx-4090"], 4)
+    values = parse_arguments(plan, shlex.split(told.plan)[1:])
+    given = {
+        "micro_batch_size": 2,
+        "global_batch_size": 64,
+        "lora_targets": "q_proj,v_proj",
+        "optimizer": "adamw_torch",
+        "precision": "bf16",
+        "zero_stage": 3,
+        "offload": "all",
+        "gpus": "4xrtx-4090",
+        "settings": ["schedule.warmup_ratio=0.1", "adapter.alpha=16"],
+    }
+    given["settings"] = ["schedule.kind=constant", *given["settings"]]
+    assert {name: values[name] for name in given} == given
+    assert told.launch == "--set adapter.dropout=0.05 --output saves/q"
+    assert told.sentence.endswith(
+        "; name the data with --data; not carried over: template, ddp_timeout"
+    )
+
+
+def test_what_is_typed_beside_the_file_decides() -> None:
+    typed = ["--micro-batch-size", "1", "--strategy", "fsdp", "--set", "adapter.alpha=8"]
+    told = shlex.split(translate(WHOLE, typed, 4).plan)
+    assert (told.count("--micro-batch-size"), told.count("--zero-stage")) == (1, 0)
+    assert [each for each in told if "alpha" in each] == ["adapter.alpha=8"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [(f"stage: {each}", "learns from preferences") for each in ("dpo", "kto", "ppo", "rm")]
+    + [("stage: pt", "plain text"), ("finetuning_type: freeze", "only lora and full")],
+)
+def test_another_kind_of_training_is_refused(tmp_path: Path, line: str, reason: str) -> None:
+    file = tmp_path / "other.yaml"
+    file.write_text(f"model_name_or_path: a/b\n{line}\n", encoding="utf-8")
+    with pytest.raises(InvalidFileError, match=f"{line}.*{reason}"):
+        load_recipe(str(file))
