@@ -122,17 +122,6 @@ class SlicedStates(NamedTuple):
         return block(self.zero.reduce_bucket_size * self.kinds.gradient)
 
     @property
-    def passing_bytes(self) -> int:
-        """Bytes of what passes through an offloading rank: a reduced gradient, in fp64 for its norm
-        too, and the slice of a parameter beside the whole one that is gathered."""
-        if self.offload == "none":
-            return 0
-        gradient = block(self.largest_slice * self.kinds.gradient)
-        norm = block(min(self.largest_slice, NORM_ELEMENTS) * NORM_BYTES)
-        slice_bytes = self.kinds.compute * self.largest_slice if self.offload == "all" else 0
-        return gradient + norm + block(slice_bytes)
-
-    @property
     def step_bytes(self) -> int:
         """Bytes of a step: the larger of a norm and of the gradients flat and in fp32, one
         sub-group at a time."""

@@ -103,6 +103,9 @@ class Tape(UncountedWork):
         """Beginning of each layer: the last node before it, and its position in the log."""
         self.passed: list[int] = []
         """Positions in the log where backward left a layer, the last layer first."""
+        self.arrivals: list[int] = []
+        """Positions in the log where a gradient comes to be reduced; at last where backward has
+        gone all its way, and one that no bucket holds still waits."""
         self.fp16 = fp16
         """Whether 16-bit numbers are fp16, for which some kernels differ."""
         self._sink = sink
@@ -118,6 +121,11 @@ class Tape(UncountedWork):
         """Storages that contexts hold of each graph that backward passes, until it has passed all
         of it."""
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether a region runs again."""
+        return self._refilling
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
         """Return a tensor with a storage of its own."""
@@ -269,6 +277,8 @@ class Tape(UncountedWork):
             self._differentiate(node, arrived, queue)
             del node
         self._contexts.pop()
+        if not self._contexts and self._sink == "reduce":
+            self.arrivals.append(len(self.log))
         self._waits = None
 
     def _gradients(self, node: Node, incoming: Tensor) -> list[Tensor | None]:
@@ -355,6 +365,7 @@ class Tape(UncountedWork):
         into the bucket; one that is too large for it is reduced where it is, when the next
         parameter's arrives (reduce_independent_p_g_buckets_and_remove_grads).
         """
+        self.arrivals.append(len(self.log))
         self._waits = None
         if gradient.elements > self._reduce_bucket_size:
             assert gradient.storage is not None
