@@ -41,6 +41,11 @@ class Decoder:
     matrices: dict[LayerKind, dict[str, Linear]] = field(init=False)
     adapted: frozenset[str] = field(init=False)
     """Keys of the matrices that carry an adapter."""
+    cache: list[Tensor] | None = None
+    """Keys and values that generation keeps; None where it does not generate."""
+    left_over: Tensor | None = field(init=False, default=None)
+    """Tensor that a layer returns beside its output, where the loop over layers holds it while the
+    next one runs."""
     _token_mask: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -237,6 +242,18 @@ class Decoder:
         """Whether peft sees autocast: it asks only for CUDA's; read: peft/tuners/lora/bnb.py at
         0.21.2."""
         return self.numerics.autocast and self.batch.device == "cuda"
+
+    def cached(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Mirror DynamicLayer.update, which joins keys and values to the ones that it has: to none
+        in a prompt, which have the keys' dtype, so that values are as wide. Of a window's layer
+        it keeps a view, and so all of them."""
+        if self.cache is None:
+            return key, value
+        width = max(key.width, value.width)
+        key = self.tape.new(key.elements, key.width, "keys of the prompt")
+        value = self.tape.new(value.elements, width, "values of the prompt")
+        self.cache += [key, value]
+        return key, value
 
     def residual_dropout(self, x: Tensor) -> Tensor:
         """Return ``x`` through the model's dropout of what a layer adds to the residual stream."""

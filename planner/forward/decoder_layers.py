@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from planner.base.units import FP32_BYTES
 from planner.forward.bloom import bloom_layer
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.experts import mixture
@@ -70,7 +71,13 @@ def _attention(
 ) -> tuple[Tensor, Tensor | None]:
     latent, delta = decoder.workload.model.latent, decoder.workload.model.delta
     if delta is not None and layer.kind.recurrent:
-        return gated_delta_net(decoder, layer, x, delta), None
+        output = gated_delta_net(decoder, layer, x, delta)
+        if decoder.cache is not None:
+            state, mixed = delta.state_elements, delta.mixed_size * delta.kernel_size
+            tape, width = decoder.tape, output.width
+            decoder.cache.append(tape.new(state, FP32_BYTES, "state of the recurrence"))
+            decoder.cache.append(tape.new(mixed, width, "last inputs of the convolution"))
+        return output, None
     if latent is None or tables is None:
         return self_attention(decoder, layer, x, tables)
     return latent_attention(decoder, layer, x, tables, latent)

@@ -46,6 +46,7 @@ def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Ten
         times = model.num_attention_heads // model.num_key_value_heads
         k, v = (ops.repeat_heads(tape, each, times, shared=False) for each in (k, v))
     q, k = rotated(tape, model, q, k, tables)
+    k, v = decoder.cached(k, v)
     if decoder.numerics.autocast:
         width = decoder.numerics.compute
         q, k, v = (ops.cast(tape, each, width, "16-bit operand of attention") for each in (q, k, v))

@@ -12,6 +12,7 @@ from planner.forward.norms import norm
 from planner.forward.rotary import Tables
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
+from planner.tape import operators as ops
 from planner.tape.operators import INT64, cast, unary
 from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Parameter, Tensor
@@ -57,10 +58,12 @@ class ModelPass:
         sink: GradientSink,
         reduce_bucket_size: int = 0,
         trains: bool = True,
+        generates: bool = False,
         decoder: type[Decoder] = Decoder,
         tape: type[Tape] = Tape,
     ) -> None:
-        """Run the pass: forward alone, and without a graph, unless it ``trains``.
+        """Run the pass: forward alone, and without a graph, unless it ``trains``; where it
+        ``generates``, up to the logits of the token after a prompt.
 
         Without layers only what is outside of them runs, and the embeddings get a gradient as the
         last layer's output does.
@@ -75,6 +78,7 @@ class ModelPass:
             without_graph=not trains,
         )
         self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
+        self._decoder.cache = [] if generates else None
         self._leaf_inputs = not layers or any(layer.recomputed for layer in layers)
         self._numerics = numerics
         self._held: list[Tensor] = []
@@ -99,8 +103,14 @@ class ModelPass:
             head = self._decoder.parameter("lm_head", model.embedding_params)
         if model.head_bias:
             bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
+        if self._decoder.cache is not None:
+            return self._next_token(head, bias, x)
         if self._workload.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
+        return self._stock_loss(head, bias, x)
+
+    def _stock_loss(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
+        tape, batch = self.tape, self._batch
         logits = self._logits(head, bias, x)
         if self._numerics.cross_entropy == "logits shifted in fp32":
             logits = cast(tape, logits, FP32_BYTES, "logits in fp32")
@@ -134,6 +144,13 @@ class ModelPass:
             logits = unary(tape, logits, "logits, capped")
         return logits
 
+    def _next_token(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
+        """Mirror GenerationMixin._sample, which asks for the last position's logits alone. Hidden
+        states are gone when these are copied in fp32."""
+        model, batch = self._workload.model, self._batch
+        last = ops.slice_of(self.tape, x, batch.micro_batch_size * model.hidden_size)
+        return self._logits(head, bias, last)
+
     def _backbone(self, table: Parameter) -> Tensor:
         """Mirror LlamaModel.forward, whose variables hold the embeddings and the mask to
         the end."""
@@ -154,7 +171,9 @@ class ModelPass:
             else:
                 x = decoder_layer(self._decoder, layer, x, tables[kind])
         tape.border()
-        return norm(self._decoder, "norm", x)
+        x = norm(self._decoder, "norm", x)
+        self._decoder.left_over = None
+        return x
 
     def _masks(self, width: int) -> dict[int | None, Tensor]:
         """Return one mask for each window; eager attention adds it to the scores, so that it always

@@ -49,6 +49,7 @@ def self_attention(
     if decoder.workload.model.qk_norm == "heads-rotated":
         q = _normed(decoder, layer, "query_layernorm", q)
         k = _normed(decoder, layer, "key_layernorm", k)
+    k, v = decoder.cached(k, v)
     attended, weights = _attend(decoder, layer, q, k, v)
     if gate is not None:
         opened = ops.unary(decoder.tape, gate, "sigmoid of the gate", saves="output")

@@ -21,6 +21,7 @@ from planner.memory.footprint import Footprint, worst_batch
 from planner.memory.micro_batch import Amounts, ForwardAlone, forward_alone
 from planner.memory.workspaces import cublas_bytes
 from planner.models.layer_kinds import LayerKind
+from planner.models.traced_model import TracedSpec
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Batch, Workload
@@ -37,7 +38,7 @@ def evaluation_parts(
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
     alive = forward_bytes(workload, batch, numerics_of(workload, layout)).whole
-    return _beside_states(training, alive, device, compute_capability)
+    return _beside_states(layout, batch, training, alive)
 
 
 def generation_parts(
@@ -50,9 +51,9 @@ def generation_parts(
 ) -> Parts:
     """Return the bytes of generating after a prompt as long as a sample.
 
-    The last layer runs beside the keys and values of all; tokens that follow take the room of the
-    prompt's end. There is no loss, and logits of the last token alone, for which autocast has the
-    head in 16 bit.
+    The last layer runs beside the keys and values of all, as autocast's copies of weights stay;
+    tokens that follow take the room of the prompt's end. There is no loss, and logits of the last
+    token alone. A traced model's keys and values are added to its layers.
     """
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
@@ -62,12 +63,14 @@ def generation_parts(
         device=device,
         compute_capability=compute_capability,
     )
-    passed = forward_bytes(workload, batch, kinds)
-    with_head = passed.after_layers.copy()
-    with_head["activations"] += _cast_head_bytes(workload, kinds)
-    alive = max(passed.layers, with_head, key=lambda found: found.total()).copy()
-    alive["activations"] += cache_bytes(workload, tokens, kinds)
-    return _beside_states(training, alive, device, compute_capability)
+    passed = forward_bytes(workload, batch, kinds, generates=True)
+    if isinstance(workload.model, TracedSpec):
+        alive = passed.layers.copy()
+        alive["activations"] += cache_bytes(workload, tokens, kinds)
+    else:
+        alive = passed.whole.copy()
+        alive["activations"] += alive.pop("loss", 0)
+    return _beside_states(layout, batch, training, alive)
 
 
 def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
@@ -89,32 +92,27 @@ def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: 
     return sum(block(seen * size * width) for size in model.cached_sizes)
 
 
-def _cast_head_bytes(workload: Workload, kinds: Numerics) -> int:
-    """Return the bytes of autocast's copy of the head, which a trained one has in fp32."""
-    whole = kinds.outside if workload.method != "full" else kinds.trainable
-    is_cast = kinds.autocast and whole > kinds.compute
-    return workload.model.embedding_params * kinds.compute if is_cast else 0
-
-
-def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> ForwardAlone:
+def forward_bytes(
+    workload: Workload, batch: Batch, kinds: Numerics, *, generates: bool = False
+) -> ForwardAlone:
     """Return the bytes of a forward pass without a graph and without dropout, which only training
     has."""
     adapter = workload.settings.adapter
     if adapter is not None:
         workload = workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
-    return forward_alone(workload, batch, kinds)
+    return forward_alone(workload, batch, kinds, generates=generates)
 
 
-def _beside_states(
-    training: Footprint, alive: Amounts, device: Device, compute_capability: str | None
-) -> Parts:
+def _beside_states(layout: Layout, batch: Batch, training: Footprint, alive: Amounts) -> Parts:
     """Return the states of a training step's forward pass, with the gradients that are held between
-    steps."""
+    steps. The buckets of ZeRO-1, which its forward pass may find, are gone."""
     forward, saved = training.phases["forward"], training.phases["save"]
-    cublas = cublas_bytes(device, compute_capability)
+    gathers = saved if layout.zero_stage in (1, 2) else forward
+    cublas = cublas_bytes(batch.device, batch.compute_capability)
     return {
         **forward,
         "gradients": saved.get("gradients", 0),
+        "communication": gathers.get("communication", 0),
         "activations": alive["activations"],
         "loss": alive["loss"],
         "workspace": cublas + alive["workspace"],
