@@ -11,7 +11,7 @@ gradients where they are.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, product
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -53,14 +53,17 @@ def reductions(
     offloaded: bool,
 ) -> tuple[Reductions, ...]:
     """Return the reductions of the ranks that may hold the most memory: those whose part comes
-    first, comes last, or overlaps the most parameters."""
+    first, comes last, or overlaps the most parameters. Where gradients are offloaded, micro-batches
+    before the last of a step keep them, and the last takes their norms."""
     whole = parameters(workload)
     parts = partitions(workload, ranks)
     touched = [sum(sizes) for sizes in zip(*(each.touched for each in parts), strict=True)]
     owners = _owners(whole.optimizer_groups, parts)
     stretches = _stretches(whole.before, whole.layers, whole.after)
     found = []
-    for rank in sorted({0, ranks - 1, touched.index(max(touched))}):
+    most_loaded = sorted({0, ranks - 1, touched.index(max(touched))})
+    ends_step = (False, True) if offloaded and accumulates else (True,)
+    for rank, last in product(most_loaded, ends_step):
         bucket = _Bucket(
             rank=rank,
             owners=owners,
@@ -69,8 +72,9 @@ def reductions(
             buffer_bytes=0 if offloaded else block(touched[rank] * kinds.gradient),
             keeps_others=stage == 1,
             freed_on_arrival=stage == 1 and accumulates,
-            keeps_own=offloaded and accumulates,
-            passes_through=offloaded,
+            clones=offloaded,
+            keeps_own=offloaded and not last,
+            passes_through=offloaded and last,
         )
         found.append(bucket.replay(stretches))
     return tuple(found)
@@ -156,11 +160,13 @@ class _Bucket:
     freed_on_arrival: bool
     """Whether earlier micro-batches have left a gradient, which goes when the next is in the
     bucket."""
+    clones: bool
+    """Whether a gradient that is larger than the bucket is copied when it arrives."""
     keeps_own: bool
-    """Whether gradients are added up in host memory and stay to the end of backward: they are
-    offloaded."""
+    """Whether the rank's gradients stay to the end of backward, beside their sums in host
+    memory."""
     passes_through: bool
-    """Whether gradients are taken to fp64 and to fp32 on their way: they are offloaded."""
+    """Whether gradients are taken to fp64 and to fp32 on their way to host memory."""
     filled: int = 0
     inside: list[Sized] = field(default_factory=list)
     has_buffer: bool = False
@@ -188,7 +194,7 @@ class _Bucket:
     def _arrives(self, each: Sized) -> None:
         if self.filled + each.elements > self.size:
             self._reduce()
-        if self.passes_through and each.elements > self.size:
+        if self.clones and each.elements > self.size:
             self._copies(block(each.elements * self.width), self.gained)
         if self.freed_on_arrival and each.elements <= self.size:
             self.freed += each.elements * self.width
