@@ -81,6 +81,7 @@ class ModelPass:
         self._decoder.cache = [] if generates else None
         self._leaf_inputs = not layers or any(layer.recomputed for layer in layers)
         self._numerics = numerics
+        self._trains = trains
         self._held: list[Tensor] = []
         output = self._forward()
         self.casts_gone = self.tape.autocast_ends()
@@ -161,7 +162,7 @@ class ModelPass:
         windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}
         shared = [position_ids, *(mask for window, mask in masks.items() if window in windows)]
         tables = self._decoder.rotary_tables(table.width)
-        if self._workload.model.local_rotary:
+        if self._workload.model.local_rotary and self._trains:
             self._held += [table for pair in tables.values() if pair for table in pair]
         for number, (kind, recomputed) in enumerate(self._layers):
             tape.border()

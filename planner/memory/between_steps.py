@@ -18,7 +18,7 @@ from planner.base.units import FP32_BYTES, block
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Parts
 from planner.memory.footprint import Footprint, worst_batch
-from planner.memory.micro_batch import Amounts, ForwardAlone, forward_alone
+from planner.memory.micro_batch import ForwardAlone, forward_alone
 from planner.memory.workspaces import cublas_bytes
 from planner.models.layer_kinds import LayerKind
 from planner.models.traced_model import TracedSpec
@@ -37,8 +37,8 @@ def evaluation_parts(
 ) -> Parts:
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
-    alive = forward_bytes(workload, batch, numerics_of(workload, layout)).whole
-    return _beside_states(layout, batch, training, alive)
+    passed = forward_bytes(workload, batch, numerics_of(workload, layout))
+    return _beside_states(workload, layout, batch, training, passed, again=False)
 
 
 def generation_parts(
@@ -70,7 +70,8 @@ def generation_parts(
     else:
         alive = passed.whole.copy()
         alive["activations"] += alive.pop("loss", 0)
-    return _beside_states(layout, batch, training, alive)
+    passed = passed._replace(whole=alive)
+    return _beside_states(workload, layout, batch, training, passed, again=True)
 
 
 def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
@@ -103,17 +104,32 @@ def forward_bytes(
     return forward_alone(workload, batch, kinds, generates=generates)
 
 
-def _beside_states(layout: Layout, batch: Batch, training: Footprint, alive: Amounts) -> Parts:
+def _beside_states(
+    workload: Workload,
+    layout: Layout,
+    batch: Batch,
+    training: Footprint,
+    passed: ForwardAlone,
+    *,
+    again: bool,
+) -> Parts:
     """Return the states of a training step's forward pass, with the gradients that are held between
-    steps. The buckets of ZeRO-1, which its forward pass may find, are gone."""
+    steps. The buckets of ZeRO-1, which its forward pass may find, are gone; what FSDP gathers is
+    that of the largest moment of this pass. ``again`` where another one without a backward pass was
+    before it, as an evaluation is before answers."""
     forward, saved = training.phases["forward"], training.phases["save"]
     gathers = saved if layout.zero_stage in (1, 2) else forward
-    cublas = cublas_bytes(batch.device, batch.compute_capability)
-    return {
-        **forward,
-        "gradients": saved.get("gradients", 0),
+    alive: Parts = {
+        "activations": passed.whole["activations"],
+        "loss": passed.whole["loss"],
+        "workspace": passed.whole["workspace"],
         "communication": gathers.get("communication", 0),
-        "activations": alive["activations"],
-        "loss": alive["loss"],
-        "workspace": cublas + alive["workspace"],
     }
+    if layout.strategy == "fsdp":
+        from planner.memory.fsdp_phases import forward_alone_moment  # others need none of it
+
+        kinds = numerics_of(workload, layout)
+        alive = forward_alone_moment(workload, layout, passed, kinds, again=again).parts
+    cublas = cublas_bytes(batch.device, batch.compute_capability)
+    alive["workspace"] = alive.get("workspace", 0) + cublas
+    return {**forward, **alive, "gradients": saved.get("gradients", 0)}

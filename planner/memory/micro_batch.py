@@ -294,6 +294,8 @@ class ForwardAlone(NamedTuple):
     """Bytes at the largest moment up to the last layer."""
     whole: Amounts
     """Bytes at the largest moment of all."""
+    ahead: tuple[Stretch, ...] = ()
+    """Stretches of what comes before the layers, then of each layer."""
 
 
 def forward_alone(
@@ -331,7 +333,7 @@ def tape_forward(
     layers = [0, *(1 + kinds.index(kind) for kind in others)]
     before, there, head = _forward_stretches(run)
     in_layers, whole, _ = _forward(before, there, head, layers)
-    return ForwardAlone(in_layers, whole)
+    return ForwardAlone(in_layers, whole, (before, *(there[n] for n in layers)))
 
 
 def _traced(
