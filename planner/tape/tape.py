@@ -319,11 +319,13 @@ class Tape(UncountedWork):
             made = outgoing[position]
             if made is None or (made.elements, made.width) == (elements, width):
                 continue
-            _inside = self._summing(made.elements // elements, elements) if node.sums_rows else None
+            _inside = (
+                self.sum_buffers(made.elements // elements, elements) if node.sums_rows else None
+            )
             outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
             del made, _inside
 
-    def _summing(self, rows: int, columns: int) -> list[Storage]:
+    def sum_buffers(self, rows: int, columns: int) -> list[Storage]:
         """Return what a sum over rows allocates inside, which no kernel of its own writes."""
         sizes = split_buffers(rows=rows, columns=columns) if rows > 1 else ()
         name = "buffer of a sum over rows"
