@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from benchmarks.simulated import edge
 from benchmarks.simulated.__main__ import RESULTS, Row, planned, predictions, read_rows
-from benchmarks.simulated.points import points
+from benchmarks.simulated.points import Point, points
 from benchmarks.simulated.summary import MARKS, PAGE, error_of, markdown
 from planner.plan.schema import Plan
 
@@ -37,6 +38,8 @@ BETWEEN_STEPS = ("evaluation", "generation")
 BEYOND = "h100--model=bloom-560m--method=full--activation-checkpointing=true"
 """Plan whose allocator takes more than the high end where there is more: a card that has no more
 runs it, since what is cached goes back."""
+NO_FALLBACK_LEFT = "rtx-4090--model=llama-3.2-1b--method=full"
+"""Plans that have micro-batches of one already and recompute every layer."""
 LARGEST_CACHE = ("qwen2.5-0.5b", "activation-checkpointing=true")
 """What the names of the points have whose reserved memory lies furthest above the allocated."""
 
@@ -76,6 +79,26 @@ def test_a_run_takes_what_is_predicted(name: str) -> None:
 
 def further(known: dict[str, float], name: str) -> float | None:
     return next((error for part, error in known.items() if part in name), None)
+
+
+def test_a_card_is_named_without_its_number() -> None:
+    assert (Point("2xrtx-4090", ()).card, Point("2xrtx-4090", ()).count) == ("rtx-4090", 2)
+    assert (Point("rtx-4090", ()).card, Point("rtx-4090", ()).count) == ("rtx-4090", 1)
+
+
+def test_every_plan_runs_on_a_card_of_its_high_end_and_on_none_below_its_low_end() -> None:
+    rows = [row for row in read_rows(edge.RESULTS) if not row["reason"]]
+    found = edge.outcomes(rows)
+    assert len(found.ran) == len(found.out) == len(rows)
+    lost = [row["point"] for row in found.out if row not in found.recovered]
+    assert all(NO_FALLBACK_LEFT in name for name in lost), lost
+
+
+def test_the_documented_edges_are_of_these_rows() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert edge.MARKS.with_table(page, edge.markdown(read_rows(edge.RESULTS))) == page, (
+        "python -m benchmarks.simulated.edge --write renews it"
+    )
 
 
 def test_the_documented_table_is_of_these_rows() -> None:
