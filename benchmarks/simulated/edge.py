@@ -38,6 +38,7 @@ from launcher.run.read_plan import plan_text
 from launcher.simulated_gpu.environment import simulated_environment
 from launcher.simulated_gpu.machine_file import SimulatedCards, machine_text, parse_cards
 from planner.base.units import MIB, ceil_div
+from planner.memory.device_memory import overheads
 from planner.plan.schema import Plan
 
 EDGES = Path(__file__).with_name("edges.yaml")
@@ -131,7 +132,8 @@ def edge_of(machine: Machine, point: Point) -> Row:
     if isinstance(plan, str):
         return {**row, "reason": plan}
     high = ceil_div(plan.prediction.high_bytes, MIB)
-    small = int(plan.prediction.low_bytes * TOO_SMALL) // MIB
+    counted = plan.prediction.low_bytes - uncounted_bytes(plan)
+    small = int(counted * TOO_SMALL) // MIB
     at_high = machine.rehearse(plan, high)
     said = machine.rehearse(plan, small)
     attempts, fallback = recovery(machine, plan, said, small) if said != RAN else (0, "")
@@ -145,6 +147,12 @@ def edge_of(machine: Machine, point: Point) -> Row:
         "fallback": fallback,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def uncounted_bytes(plan: Plan) -> int:
+    """Return the bytes of the low end that a simulated card does not take: those of communicators,
+    which are NCCL's own."""
+    return overheads().nccl_mib.low * MIB if plan.parallel.world_size > 1 else 0
 
 
 def recovery(machine: Machine, plan: Plan, said: str, small_mib: int) -> tuple[int, str]:

@@ -114,9 +114,9 @@ def _beside_states(
     again: bool,
 ) -> Parts:
     """Return the states of a training step's forward pass, with the gradients that are held between
-    steps. The buckets of ZeRO-1, which its forward pass may find, are gone; what FSDP gathers is
-    that of the largest moment of this pass. ``again`` where another one without a backward pass was
-    before it, as an evaluation is before answers."""
+    steps. The buckets of ZeRO-1, which its forward pass may find, are gone; what ZeRO-3 and
+    FSDP gather is that of the largest moment of this pass. ``again`` where another one without a
+    backward pass was before it, as an evaluation is before answers."""
     forward, saved = training.phases["forward"], training.phases["save"]
     gathers = saved if layout.zero_stage in (1, 2) else forward
     alive: Parts = {
@@ -130,6 +130,10 @@ def _beside_states(
 
         kinds = numerics_of(workload, layout)
         alive = forward_alone_moment(workload, layout, passed, kinds, again=again).parts
+    if layout.zero_stage == 3:
+        from planner.memory.zero_phases import gathered_alone  # nor this
+
+        alive = gathered_alone(workload, layout, passed).parts
     cublas = cublas_bytes(batch.device, batch.compute_capability)
     alive["workspace"] = alive.get("workspace", 0) + cublas
     return {**forward, **alive, "gradients": saved.get("gradients", 0)}

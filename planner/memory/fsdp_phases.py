@@ -152,6 +152,15 @@ def _forward(
     if units.tied and again:
         buffer_bytes = 0
     level: Amounts = Counter()
+    if again and not units.tied:
+        yield _during(
+            sharded,
+            level,
+            Border(0),
+            gradients=gradients,
+            stays=stays,
+            gathered=units.embedding.buffer_bytes + units.embedding.whole_bytes,
+        )
     tails = () if units.tied or again else (units.tail,)
     for number, (stretch, unit) in enumerate(zip(ahead, [*units.layers, *tails], strict=False)):
         add_to(level, stretch.net)

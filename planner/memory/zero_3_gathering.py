@@ -36,7 +36,10 @@ Module = tuple[Sized, ...]
 class GatheredBytes(NamedTuple):
     """Bytes of whole parameters at the largest moments of a step."""
 
+    embedding: int
+    """Bytes before the first layer."""
     forward: int
+    """Bytes while layers run forward."""
     head: int
     """Bytes from the head's forward to its backward pass."""
     backward: tuple[int, ...]
@@ -240,8 +243,8 @@ def gathered_parameters(
             coordinator.release(module)
         else:
             peaks.append(coordinator.peak_since())
-    forward, head, *backward = peaks
-    return GatheredBytes(forward=forward, head=head, backward=tuple(backward))
+    embedding, forward, head, *backward = peaks
+    return GatheredBytes(embedding, forward, head, tuple(backward))
 
 
 Script = list[tuple[str, Module]]
@@ -258,7 +261,7 @@ def _script(
     fused = workload.loss == "fused"
     trains = any(parameter.trains for parameter in embedding) or checkpointing
     script: Script = [("fetch", head)] if fused else []
-    script += _run(embedding)
+    script += [*_run(embedding), ("end", ())]
     for layer in layers:
         script += [event for module in layer for event in _run(module)]
     script += _run(norms)

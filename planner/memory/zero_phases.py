@@ -9,6 +9,7 @@ from planner.base.units import block
 from planner.hardware.cluster import Device
 from planner.memory.buffers import (
     Arrival,
+    Border,
     Buffers,
     Moment,
     Place,
@@ -16,7 +17,7 @@ from planner.memory.buffers import (
     pass_buffers,
     weights_buffers,
 )
-from planner.memory.micro_batch import Amounts, MicroBatch, add_to, stretch
+from planner.memory.micro_batch import Amounts, ForwardAlone, MicroBatch, add_to, stretch
 from planner.memory.model_states import frozen_bytes
 from planner.memory.zero_1_2 import FlatStates, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
@@ -24,9 +25,10 @@ from planner.memory.zero_3_gathering import GatheredBytes, gathered_parameters
 from planner.memory.zero_reductions import Reductions, reductions, scatter_copies
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import Phase
-from planner.workload.dtypes import Numerics
+from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
+from planner.workload.zero_sizes import zero_section
 
 
 def zero_moments(
@@ -290,6 +292,38 @@ def _stage_3(
     }
 
 
+def gathered_alone(workload: Workload, layout: Layout, passed: ForwardAlone) -> Moment:
+    """Return the largest moment of a forward pass that no backward pass follows, with what ZeRO-3
+    holds and gathers beside it."""
+    zero = zero_section(workload, layout)
+    assert zero is not None
+    kinds, ranks = numerics_of(workload, layout), layout.world_size
+    states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device="cuda")
+    whole = gathered_parameters(
+        workload,
+        ranks,
+        zero,
+        checkpointing=layout.activation_checkpointing,
+        width=kinds.compute,
+        from_host=layout.offload == "all",
+    )
+    before = passed.ahead[0].net if passed.ahead else stretch([]).net
+    held: Buffers = {
+        "reduce_buckets": states.bucket_bytes,
+        "persistent": states.persistent_bytes,
+    }
+    return larger(
+        *(
+            Moment({**held, **pass_buffers(alive), "gathered": num_bytes})
+            for alive, num_bytes in (
+                (before, whole.embedding),
+                (passed.layers, whole.forward),
+                (passed.whole, whole.head),
+            )
+        )
+    )
+
+
 def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, loading: int) -> Moment:
     """Return the largest of three moments: the load, with one whole parameter where parameters are
     sharded, and two of the setup."""
@@ -322,6 +356,7 @@ def _stage_3_passes(
         more: Buffers = {"gathered": whole_bytes}
         return _pass(held, alive, place, gradients=states.gradients_bytes, more=more)
 
+    before = passes.ahead[0].net if passes.ahead else stretch([]).net
     gradients = states.gradients_bytes
     gathered = [*whole.in_backward(len(passes.layers) - 1), 0]
     beside = [
@@ -331,6 +366,7 @@ def _stage_3_passes(
     in_layers = _through_layers(held, passes, beside)
     return {
         "forward": larger(
+            during(before, Border(0), whole.embedding),
             during(passes.layers_forward, "layers_forward", whole.forward),
             during(passes.forward, "forward", whole.head),
         ),

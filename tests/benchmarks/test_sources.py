@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -75,7 +76,8 @@ def test_a_row_with_another_setting_is_set_aside_by_its_word(
     name: str, setting: str, word: str
 ) -> None:
     row = next(row for row in ROWS if row.source == name and not set_aside(row))
-    assert set_aside(replace(row, **{setting: word})) == f"{setting} {word}"
+    changed: Any = {setting: word}
+    assert set_aside(replace(row, **changed)) == f"{setting} {word}"
 
 
 def test_rows_that_are_set_aside_by_their_ids_would_be_predicted_too_low() -> None:

@@ -23,7 +23,7 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A count of the bytes of all storages that operators have made and that something holds."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.most = 0
         self.phases: dict[str, int] = {}
@@ -77,7 +77,8 @@ def traced_step(
     """Return the most bytes in forward, backward and the optimizer's step of full fine-tuning, in a
     second step, when the optimizer's states are there. Fake tensors have a mask, since nobody knows
     that all positions are seen; what decays is updated first."""
-    with FakeTensorMode(), LiveStorages() as live:
+    live = LiveStorages()
+    with FakeTensorMode(), live:
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).train()
         for tensor in (*model.parameters(), *model.buffers()):
             live.note(tensor)

@@ -17,7 +17,7 @@ from planner.memory.footprint import Footprint, footprint_of
 from planner.models.config_json import config_from_spec
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION
-from planner.plan.vocabulary import Precision
+from planner.plan.vocabulary import Phase, Precision
 from planner.workload.dtypes import BYTES, numerics
 from planner.workload.layout import Layout
 from planner.workload.workload import Batch, Workload
@@ -87,7 +87,7 @@ def profiled_peak(spec: ModelSpec, precision: Precision, folder: Path) -> int:
     events = json.loads(trace.read_text())["traceEvents"]
     changes = [event for event in events if event.get("name") == "[memory]"]
     changes.sort(key=lambda event: event["ts"])
-    return held + max(accumulate(event["args"]["Bytes"] for event in changes))
+    return int(held) + max(accumulate(event["args"]["Bytes"] for event in changes))
 
 
 @pytest.mark.parametrize(("precision", "pure"), KINDS)
@@ -126,7 +126,9 @@ def test_every_phase_takes_what_an_independent_trace_counts(
     # The engine adds a tied table's second gradient to the first in place, but not while a dispatch
     # mode is active (aten/src/ATen/TensorSubclassLikeUtils.h): then a third one is there.
     sum_bytes = spec.embedding_params * BYTES[precision] if spec.tied_embeddings else 0
-    for phase, num_bytes in traced.items():
+    phases: tuple[Phase, ...] = ("forward", "backward", "optimizer_step")
+    for phase in phases:
+        num_bytes = traced[phase]
         further = sum_bytes if phase == "backward" else 0
         least = found.total_bytes(phase)
         assert least * (1 - NEAR) < num_bytes < (least + further) * (1 + NEAR), phase

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from planner.base.phrases import Phrase
 from planner.base.units import ceil_div
-from planner.memory.buffers import Arrival, Buffer
+from planner.memory.buffers import Arrival, Border, Buffer
 from planner.memory.zero_1_2 import NORM_BYTES
 from planner.memory.zero_3_gathering import gathered_parameters
 from planner.memory.zero_reductions import scatter_copies
@@ -134,6 +134,8 @@ def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
     if isinstance(place, Arrival | int):
         number = place.stretch if isinstance(place, Arrival) else place
         num_bytes = [*whole.in_backward(plan.workload.model.num_layers), 0][number]
+    elif isinstance(place, Border):
+        num_bytes = whole.embedding
     else:
         num_bytes = whole.forward if place == "layers_forward" else whole.head
     name = Phrase("weights gathered to run and fetched ahead, replayed")
