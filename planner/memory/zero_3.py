@@ -68,6 +68,8 @@ class SlicedStates(NamedTuple):
     """Bytes of parameters that stay whole."""
     largest_gathered_bytes: int
     """Bytes of the largest parameter, whole."""
+    largest_slice_bytes: int
+    """Bytes of its slice."""
     largest_trained_bytes: int
     """Bytes of the largest parameter that trains, whole."""
     zero: ZeroSection
@@ -122,6 +124,20 @@ class SlicedStates(NamedTuple):
         return block(self.zero.reduce_bucket_size * self.kinds.gradient)
 
     @property
+    def hooked_bytes(self) -> int:
+        """Bytes of the largest parameter that trains while it is gathered for its hook: whole, and
+        beside it its slice where that comes from host memory."""
+        slice_bytes = block(self.largest_slice * self.kinds.compute)
+        return self.largest_trained_bytes + slice_bytes * (self.offload == "all")
+
+    @property
+    def largest_loaded_bytes(self) -> int:
+        """Bytes of the largest parameter while it is loaded: whole, and beside it its slice where
+        that goes on to host memory."""
+        to_host = self.offload == "all"
+        return self.largest_gathered_bytes + self.largest_slice_bytes * to_host
+
+    @property
     def step_bytes(self) -> int:
         """Bytes of a step: the larger of a norm and of the gradients flat and in fp32, one
         sub-group at a time."""
@@ -172,6 +188,9 @@ def sliced_states(
             if each.elements <= threshold
         ),
         largest_gathered_bytes=_largest_whole(every, ranks, kinds),
+        largest_slice_bytes=max(
+            block(ceil_div(each.elements, ranks) * kinds.compute) for each in every
+        ),
         largest_trained_bytes=_largest_whole(trained, ranks, kinds),
         zero=zero,
         kinds=kinds,

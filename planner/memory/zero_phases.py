@@ -276,7 +276,7 @@ def _stage_3(
         "load": _stage_3_load(
             states,
             weights,
-            0 if quantized else states.largest_gathered_bytes,
+            0 if quantized else states.largest_loaded_bytes,
             block(loading) if quantized else 0,
         ),
         **_stage_3_passes(held, passes, states, whole, copies),
@@ -337,7 +337,7 @@ def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, load
                 "master_copies": copies,
                 "gradients": states.gradients_bytes,
                 "reduce_buckets": states.bucket_bytes,
-                "hooked_parameter": states.largest_trained_bytes,
+                "hooked_parameter": states.hooked_bytes,
             }
         ),
     )

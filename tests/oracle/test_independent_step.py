@@ -87,7 +87,8 @@ def profiled_peak(spec: ModelSpec, precision: Precision, folder: Path) -> int:
     events = json.loads(trace.read_text())["traceEvents"]
     changes = [event for event in events if event.get("name") == "[memory]"]
     changes.sort(key=lambda event: event["ts"])
-    return int(held) + max(accumulate(event["args"]["Bytes"] for event in changes))
+    most: int = max(accumulate(event["args"]["Bytes"] for event in changes))
+    return int(held) + most
 
 
 @pytest.mark.parametrize(("precision", "pure"), KINDS)

@@ -158,11 +158,19 @@ def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
 def _loaded_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
     name = Phrase("the largest parameter while it is loaded")
     yield Term(name=name, bytes=_largest_one(plan), source=STAGE_3)
+    if plan.layout.offload == "all":
+        name = Phrase("its slice, on its way to host memory")
+        amount = bytes_of(plan.sliced.largest_slice_bytes)
+        yield Term(name=name, bytes=amount, source=STAGE_3)
 
 
 def _hooked_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
     name = Phrase("the largest parameter that trains, whole for its hook")
     yield Term(name=name, bytes=_largest_one(plan, trains=True), source=STAGE_3)
+    if plan.layout.offload == "all":
+        name = Phrase("its slice, which comes from host memory")
+        size = Count(plan.sliced.largest_slice, Phrase("elements"))
+        yield Term(name=name, bytes=blocks(size, plan.kinds.compute), source=STAGE_3)
 
 
 def _saved_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
