@@ -60,6 +60,10 @@ def parallel_of(row: Row, source: SourceConventions) -> Parallel | str:
     return source.parallel.get(row.parallel, row.parallel)
 
 
+def precision_of(row: Row, source: SourceConventions) -> Precision | str:
+    return source.precision.get(row.precision, row.precision)
+
+
 def training_of(row: Row, source: SourceConventions) -> Training:
     workload, decoder = _workload(row, source), _decoder(row, source)
     numerics = source.numerics(workload.method, row.model, gptq=row.quantization in GPTQ)
@@ -127,7 +131,7 @@ def _workload(row: Row, source: SourceConventions) -> Workload:
     return Workload(
         model=shape,
         settings=settings,
-        compute=_one_of(source.precision.get(row.precision, row.precision), get_args(Precision)),
+        compute=_one_of(precision_of(row, source), get_args(Precision)),
     )
 
 

@@ -8,6 +8,7 @@ from benchmarks.accuracy.express import (
     GPTQ,
     packing_is_known,
     parallel_of,
+    precision_of,
     timeline,
     training_of,
 )
@@ -19,10 +20,12 @@ from benchmarks.accuracy.sources import (
 )
 from benchmarks.rows import Quantity, Row
 from planner.base.units import GIB, MIB
-from planner.hardware.cards import load_gpu
+from planner.forward.decoder import Decoder
+from planner.hardware.cards import load_gpu, named_cluster
 from planner.hardware.cluster import GpuSpec
-from planner.memory.device_memory import overheads
-from planner.memory.footprint import footprint_of
+from planner.memory.device_memory import device_memory, overheads
+from planner.memory.footprint import Footprint, footprint_of
+from planner.plan.vocabulary import Precision
 from planner.workload.layout import Layout
 
 Reading = Literal["allocated", "allocated, replayed", "reserved, replayed", "device, replayed"]
@@ -45,14 +48,27 @@ def set_aside(row: Row) -> str | None:
     return _not_declared(row)
 
 
+def by_its_id(row: Row) -> bool:
+    """Return whether the row is set aside by its id alone, so that it could be predicted."""
+    if row.source in litgpt.sources():
+        return row.id in litgpt.sources()[row.source].aside
+    source = sources().get(row.source)
+    if source is None or row.id not in source.set_aside:
+        return False
+    return _undeclared(row, source) is None
+
+
 def _not_declared(row: Row) -> str | None:
     """Return which of the source's conventions or of the row's settings is not declared."""
     source = sources().get(row.source)
     if source is None:
         undeclared = "conventions of the source are not declared yet"
         return whole_sources_set_aside().get(row.source, undeclared)
-    if row.id in source.set_aside:
-        return source.set_aside[row.id]
+    return source.set_aside.get(row.id) or _undeclared(row, source)
+
+
+def _undeclared(row: Row, source: SourceConventions) -> str | None:
+    """Return what of the row's model and settings cannot be expressed here."""
     if row.model not in source.models:
         return "model not declared"
     if source.shape(row.model) is None:
@@ -69,6 +85,10 @@ def _unknown_word(row: Row, source: SourceConventions) -> str | None:
         (f"{row.read} was read", bool(measured(row))),
         (f"attention {row.attention}", attention in get_args(Attention)),
         (f"parallel {row.parallel}", parallel_of(row, source) in get_args(Parallel)),
+        (f"precision {row.precision}", precision_of(row, source) in get_args(Precision)),
+        (f"optimizer {row.optimizer}", row.optimizer in source.optimizers),
+        (f"offload {row.offload}", row.offload in source.offloads),
+        (f"loss {row.loss}", row.loss in source.losses),
     )
     return next((word for word, known in settings if not known), None)
 
@@ -131,8 +151,10 @@ def on_card(row: Row) -> OnCard:
 
 
 def card_of(row: Row, source: SourceConventions) -> GpuSpec | None:
+    """Return the card of a row; None if it is not declared, or if its context is not known."""
     name = next((card for word, card in source.cards.items() if row.gpu.startswith(word)), None)
-    return None if name is None else load_gpu(name)
+    card = None if name is None else load_gpu(name)
+    return None if card is None or card.context_mib is None else card
 
 
 def _outside(row: Row, card: GpuSpec) -> int:
@@ -145,10 +167,32 @@ def _outside(row: Row, card: GpuSpec) -> int:
 def closed_form(row: Row) -> int | None:
     """Return the peak that ``plan`` would show, if it was measured and a plan can express the
     run."""
+    found = _footprint(row) if "allocated" in measured(row) else None
+    return None if found is None else found.peak_allocated_bytes
+
+
+def plan_fits(row: Row) -> bool | None:
+    """Return whether ``plan`` would let the run onto its card, which it does if the high end of the
+    range is within the capacity; None if the card is not known, or if a plan cannot express the
+    run."""
+    source, found = sources()[row.source], _footprint(row)
+    card = card_of(row, source)
+    if found is None or card is None:
+        return None
+    cluster = named_cluster(card, 1)
+    method = training_of(row, source).workload.method
+    high = device_memory(found, cluster, method).high_bytes
+    return high <= cluster.accelerator.capacity_bytes
+
+
+def _footprint(row: Row) -> Footprint | None:
+    """Return the closed form of a run of one process; None if a plan cannot express it."""
     source = sources()[row.source]
-    if row.parallel != "single" or source.steps_in_backward or "allocated" not in measured(row):
+    if row.parallel != "single" or source.steps_in_backward or row.quantization in GPTQ:
         return None
     training = training_of(row, source)
+    if training.decoder is not Decoder:
+        return None
     layout = Layout(
         strategy="single",
         world_size=1,
@@ -156,8 +200,7 @@ def closed_form(row: Row) -> int | None:
         gradient_accumulation_steps=1,
         activation_checkpointing=training.checkpointing,
     )
-    footprint = footprint_of(training.workload, layout, training.batch, training.numerics)
-    return footprint.peak_allocated_bytes
+    return footprint_of(training.workload, layout, training.batch, training.numerics)
 
 
 def _litgpt(row: Row) -> dict[Reading, int]:

@@ -65,6 +65,10 @@ class SourceConventions(Spec):
     grouped_heads: GroupedHeads
     dropout: float
     optimizer: str
+    optimizers: tuple[str, ...]
+    """Words of its rows for the optimizer that is declared; a row with another is set aside."""
+    losses: tuple[str, ...]
+    """Words of its rows for the loss that is declared."""
     expandable_segments: bool
     cross_entropy: CrossEntropy = "labels shifted"
     cross_entropy_of: dict[str, CrossEntropy] = field(default_factory=dict)
@@ -75,6 +79,8 @@ class SourceConventions(Spec):
     before 2.1, _multi_tensor_adamw."""
     steps_in_backward: bool = False
     """Whether each parameter is updated as soon as its gradient arrives."""
+    offloads: tuple[str, ...] = ("none",)
+    """Words of its rows for what is offloaded, as far as it is declared."""
     attention: dict[str, Literal["sdpa", "eager"]] = field(default_factory=dict)
     """Kernel with the same tensors by the source's word for its attention."""
     quantization: dict[str, Literal["nf4", "nf4-double"]] = field(default_factory=dict)

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from benchmarks.accuracy.own import own_errors
 from benchmarks.accuracy.phases import phase_errors
-from benchmarks.accuracy.predict import MEASURED_AS, Reading, measured, predicted, set_aside
+from benchmarks.accuracy.predict import (
+    MEASURED_AS,
+    Reading,
+    by_its_id,
+    measured,
+    predicted,
+    set_aside,
+)
 from benchmarks.accuracy.verdicts import Verdict, verdicts
 from benchmarks.errors import error_statistics, relative_error
 from benchmarks.marks import Marks
@@ -102,7 +109,17 @@ def _verdicts() -> list[str]:
         f"({sum(not verdict.completed for verdict in told)} ran out of memory); "
         f"{len(found) - len(told)} set aside."
     ]
-    return [*lines, *(f"Wrong: {v.run} on {v.card}." for v in told if not _right(v))]
+    lines += [f"Wrong: {v.run} on {v.card}." for v in told if not _right(v)]
+    planned = [verdict for verdict in told if verdict.planned is not None]
+    refused = [verdict for verdict in planned if verdict.completed and not verdict.planned]
+    taken = [verdict for verdict in planned if verdict.planned and not verdict.completed]
+    lines += [
+        f"By `plan`, which lets a run onto a card if the high end of its range fits: "
+        f"{len(planned) - len(refused) - len(taken)} of {len(planned)} right; "
+        f"{len(taken)} that ran out are let on, {len(refused)} that completed are refused."
+    ]
+    lines += [f"Let on: {v.run} on {v.card}." for v in taken]
+    return [*lines, *(f"Refused: {v.run} on {v.card}." for v in refused)]
 
 
 def _right(verdict: Verdict) -> bool:
@@ -110,11 +127,45 @@ def _right(verdict: Verdict) -> bool:
 
 
 def _aside(rows: Sequence[Row]) -> list[str]:
-    found = reasons(rows)
+    found, errors_of = reasons(rows), aside_errors(rows)
     lines = [f"Set aside: {sum(found.values())} of {len(rows)} rows."]
+    known = [error for errors in errors_of.values() for error in errors]
+    if known:
+        low = sum(error < 0 for error in known)
+        lines[0] += (
+            f" For {len(known)} of them, whose conventions are declared, a prediction can be made "
+            f"all the same: {'all' if low == len(known) else low} of these are too low."
+        )
     if found:
-        lines += ["", "| source | rows | why |", "|---|---:|---|"]
-    return [*lines, *(f"| {source} | {n} | {why} |" for (source, why), n in sorted(found.items()))]
+        lines += ["", "| source | rows | predicted all the same | why |", "|---|---:|---|---|"]
+    return [
+        *lines,
+        *(
+            f"| {source} | {n} | {_span(errors_of[source, why])} | {why} |"
+            for (source, why), n in sorted(found.items())
+        ),
+    ]
+
+
+def aside_errors(rows: Sequence[Row]) -> dict[tuple[str, str], list[float]]:
+    """Return the errors that rows would have which are set aside by their ids, by source and
+    reason, by the first reading of each."""
+    found: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        reason = set_aside(row)
+        if reason is None or not by_its_id(row):
+            continue
+        of_row = row_errors(row)
+        found[row.source, reason] += [of_row[name] for name in BEST if name in of_row][:1]
+    return found
+
+
+def _span(errors: Sequence[float]) -> str:
+    """Return the least and the most of some errors; nothing where there is none."""
+    if not errors:
+        return ""
+    ends = sorted({f"{min(errors):+.0%}", f"{max(errors):+.0%}"}, reverse=True)
+    return " to ".join(ends)
 
 
 def _own(more: Sequence[Path]) -> list[str]:

@@ -73,7 +73,7 @@ class Timeline:
                 continue
             if num_bytes > 0:
                 self.take((step, key), num_bytes)
-            else:
+            elif num_bytes < 0:
                 self.give((step, key))
 
     def snapshots(self) -> dict[Mark, Snapshot]:

@@ -9,15 +9,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.accuracy.predict import on_card, set_aside
+from benchmarks.accuracy.predict import card_of, on_card, plan_fits, set_aside
+from benchmarks.accuracy.sources import sources
 from benchmarks.rows import Row, parse_row
 from planner.base.units import MIB
 
 OUTCOMES = Path(__file__).parent.parent / "published" / "oom_boundary.csv"
 SOURCES = {"fitcheck-llm": "fitcheck", "modelscope/ms-swift": "swiftdec"}
 """Name of the conventions that a run was made under, by the beginning of its outcome's source."""
-EMPTY = ("params_b", "loss_kernel", "notes", "grad_accum", "unit")
+EMPTY = ("params_b", "notes", "grad_accum", "unit")
 UNSTATED = "a setting that decides the size is not stated"
+NO_CARD = "the card, or its context, is not known"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,9 @@ class Verdict:
     card: str
     completed: bool
     predicted: bool | None
-    """Whether the run is predicted to complete; None if it is set aside."""
+    """Whether the run is predicted to complete by the replay; None if it is set aside."""
+    planned: bool | None
+    """Whether ``plan`` would let it onto the card; None if no plan can express it."""
     reason: str | None
     device_error: float | None
     """Relative error of the process total, if the run completed and printed it."""
@@ -41,6 +45,8 @@ def verdicts() -> Iterator[Verdict]:
 def _verdict(line: Mapping[str, str], number: int) -> Verdict:
     row = _row(line, number)
     reason = UNSTATED if row is None else set_aside(row)
+    if row is not None and reason is None and card_of(row, sources()[row.source]) is None:
+        reason = NO_CARD
     run = " ".join((line["model"], line["method"], line["micro_batch"], line["seq_len"]))
     found = on_card(row) if row is not None and reason is None else None
     device_error = None
@@ -52,6 +58,7 @@ def _verdict(line: Mapping[str, str], number: int) -> Verdict:
         card=line["gpu"],
         completed=line["outcome"] == "completed",
         predicted=None if found is None else not found.runs_out,
+        planned=None if row is None or found is None else plan_fits(row),
         reason=reason,
         device_error=device_error,
     )
@@ -62,11 +69,14 @@ def _row(line: Mapping[str, str], number: int) -> Row | None:
     if not line["micro_batch"] or not line["seq_len"]:
         return None
     known = (name for start, name in SOURCES.items() if line["source"].startswith(start))
+    name = next(known, "unknown")
+    losses = sources()[name].losses if name in sources() else ("",)
     return parse_row(
         dict.fromkeys(EMPTY, "")
         | dict(line)
         | {
-            "id": f"{next(known, 'unknown')}-outcome{number}",
+            "id": f"{name}-outcome{number}",
+            "loss_kernel": losses[0],
             "gpu_type": line["gpu"],
             "offload": "none",
             "peak_mem_gb": "0",

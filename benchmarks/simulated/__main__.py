@@ -43,7 +43,7 @@ COLUMNS = (
 POINT_SECONDS = 600
 MAX_CARDS = 4
 NOT_REHEARSED = {"save"}
-"""Under DeepSpeed: a rehearsal does not gather what is saved."""
+"""Where ranks share parameters or states: a rehearsal does not gather what is saved."""
 Row = dict[str, Any]
 
 
@@ -189,7 +189,7 @@ def phase_rows(point: Point, plan: Plan, ranks: Any, seconds: float) -> Iterator
     """Yield what was predicted and counted of each phase that a rehearsal has."""
     predicted = predictions(plan)
     for phase, readings in counted_side(ranks).phases.items():
-        if plan.parallel.zero_stage and phase in NOT_REHEARSED:
+        if plan.parallel.is_sharded and phase in NOT_REHEARSED:
             continue
         yield row_of(
             point,

@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
+from benchmarks.marks import Marks
 from benchmarks.simulated.__main__ import (
     MAX_CARDS,
     POINT_SECONDS,
@@ -29,12 +31,14 @@ from benchmarks.simulated.__main__ import (
     serving,
 )
 from benchmarks.simulated.points import Point, points
+from benchmarks.simulated.summary import PAGE
 from launcher.compat.torch_text import room_bytes
 from launcher.lifecycle.fallbacks import describe_layout, fallback_plans, within_room
 from launcher.run.read_plan import plan_text
 from launcher.simulated_gpu.environment import simulated_environment
 from launcher.simulated_gpu.machine_file import SimulatedCards, machine_text, parse_cards
 from planner.base.units import MIB, ceil_div
+from planner.memory.device_memory import overheads
 from planner.plan.schema import Plan
 
 EDGES = Path(__file__).with_name("edges.yaml")
@@ -47,17 +51,27 @@ TOO_SMALL = 0.995
 """Share of the lowest predicted bytes; allocated memory is predicted better than that."""
 RAN = "runs"
 NO_FALLBACK = "none fits"
+MARKS = Marks("<!-- edges -->", "<!-- end of edges -->")
 
 
 def main() -> None:
     """Run what is left, or show what was seen."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--cards", help="only plans for this card")
     parser.add_argument("--show", action="store_true", help="run nothing")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into the documentation, run nothing"
+    )
     options = parser.parse_args()
+    options.show |= options.write
     deadline = time.monotonic() + 60 * (0 if options.show else options.minutes)
     done = {row["point"] for row in read_rows(RESULTS)}
-    left = [point for point in points(EDGES) if point.name not in done]
+    left = [
+        point
+        for point in points(EDGES)
+        if point.name not in done and options.cards in (None, point.card)
+    ]
     for card in dict.fromkeys(point.card for point in left):
         if time.monotonic() > deadline:
             break
@@ -72,7 +86,10 @@ def main() -> None:
                 append(row)
                 keep_environment(RESULTS)
                 print(*row.values(), flush=True)
-    print(summary(read_rows(RESULTS)))
+    rows = read_rows(RESULTS)
+    print(summary(rows))
+    if options.write:
+        MARKS.write(PAGE, markdown(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +132,8 @@ def edge_of(machine: Machine, point: Point) -> Row:
     if isinstance(plan, str):
         return {**row, "reason": plan}
     high = ceil_div(plan.prediction.high_bytes, MIB)
-    small = int(plan.prediction.low_bytes * TOO_SMALL) // MIB
+    counted = plan.prediction.low_bytes - uncounted_bytes(plan)
+    small = int(counted * TOO_SMALL) // MIB
     at_high = machine.rehearse(plan, high)
     said = machine.rehearse(plan, small)
     attempts, fallback = recovery(machine, plan, said, small) if said != RAN else (0, "")
@@ -129,6 +147,12 @@ def edge_of(machine: Machine, point: Point) -> Row:
         "fallback": fallback,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+def uncounted_bytes(plan: Plan) -> int:
+    """Return the bytes of the low end that a simulated card does not take: those of communicators,
+    which are NCCL's own."""
+    return overheads().nccl_mib.low * MIB if plan.parallel.world_size > 1 else 0
 
 
 def recovery(machine: Machine, plan: Plan, said: str, small_mib: int) -> tuple[int, str]:
@@ -151,12 +175,45 @@ def append(row: Row) -> None:
         writer.writerow(row)
 
 
+class Outcomes(NamedTuple):
+    """Rows of plans that ran, ran out of memory on a smaller card, and recovered there."""
+
+    ran: list[Row]
+    out: list[Row]
+    recovered: list[Row]
+
+
+def outcomes(rows: Sequence[Row]) -> Outcomes:
+    """Return what became of planned rows."""
+    out = [row for row in rows if "runs out of memory" in row["when_too_small"]]
+    return Outcomes(
+        ran=[row for row in rows if row["at_high"] == RAN],
+        out=out,
+        recovered=[row for row in out if row["fallback"] not in ("", NO_FALLBACK)],
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the table of the documentation: plans by their cards, and what became of them."""
+    by_cards: dict[str, list[Row]] = {}
+    for row in rows:
+        if not row["reason"]:
+            by_cards.setdefault(row["point"].partition("--")[0], []).append(row)
+    lines = [
+        "| cards | plans | run at the high end | run out below the low end | recover |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    every = [row for group in by_cards.values() for row in group]
+    for cards, group in (*by_cards.items(), ("**all**", every)):
+        counts = (len(group), *map(len, outcomes(group)))
+        lines.append(f"| {cards} | {' | '.join(map(str, counts))} |")
+    return "\n".join(lines)
+
+
 def summary(rows: Sequence[Row]) -> str:
     """Return how many ran, ran out and recovered, then each that did not do as it must."""
     planned_rows = [row for row in rows if not row["reason"]]
-    ran = [row for row in planned_rows if row["at_high"] == RAN]
-    out = [row for row in planned_rows if "runs out of memory" in row["when_too_small"]]
-    recovered = [row for row in out if row["fallback"] not in ("", NO_FALLBACK)]
+    ran, out, recovered = outcomes(planned_rows)
     lines = [
         f"{len(ran)} of {len(planned_rows)} run on a card of their highest predicted bytes",
         f"{len(out)} of {len(planned_rows)} run out on one of less than their lowest",

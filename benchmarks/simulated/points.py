@@ -27,13 +27,17 @@ class Point:
     @property
     def card(self) -> str:
         """The name of its card, without how many there are."""
-        return self.cards.rpartition("x")[2] if self.count > 1 else self.cards
+        return self._counted[1]
 
     @property
     def count(self) -> int:
         """How many cards, which is how many ranks."""
-        number, times, _ = self.cards.partition("x")
-        return int(number) if times and number.isdecimal() else 1
+        return self._counted[0]
+
+    @property
+    def _counted(self) -> tuple[int, str]:
+        number, times, card = self.cards.partition("x")
+        return (int(number), card) if times and number.isdecimal() else (1, self.cards)
 
     @property
     def arguments(self) -> list[str]:

@@ -27,8 +27,7 @@ SETUP: tuple[Buffer, ...] = (
     "loaded_parameter",
     "hooked_parameter",
 )
-PASSING: tuple[Buffer, ...] = ("gathered", "reduced_copy")
-"""Buffers by when they are there: from the load on, in the setup alone, while others pass."""
+"""Buffers by when they are there: from the load on, and in the setup alone."""
 
 
 class FlatBytes(NamedTuple):
@@ -113,9 +112,9 @@ def _zero_update(num_bytes: int, flat: FlatBytes, states: Sizes) -> Iterator[Req
     yield "gradient", 0
 
 
-def side_bytes(layout: Layout, moments: Moments) -> int:
-    """Return what the streams reserve on which DeepSpeed reduces gradients and gathers weights:
-    blocks of one stream never serve another.
+def side_bytes(layout: Layout, moments: Moments, *, copy: int) -> int:
+    """Return what the streams reserve on which DeepSpeed reduces gradients, by a copy of so many
+    bytes, and gathers weights: blocks of one stream never serve another.
 
     A rank of ZeRO-2 has its gradients there, a second time in the later micro-batches.
     """
@@ -124,7 +123,7 @@ def side_bytes(layout: Layout, moments: Moments) -> int:
     earlier = moments["forward"].buffers.get("gradients", 0)
     gradients = (0, stepping, max(stepping, earlier), 0)[layout.zero_stage]
     again = layout.zero_stage == 2 and layout.gradient_accumulation_steps > 1
-    passing = (gradients, gradients * again, *(backward.get(key, 0) for key in PASSING))
+    passing = (gradients, gradients * again, backward.get("gathered", 0), copy)
     large, _ = split_by_pool(passing)
     return round_up(sum(large), LARGE_SEGMENT_BYTES)
 

@@ -26,6 +26,7 @@ from planner.memory.ddp_buckets import ddp_bytes
 from planner.memory.footprint import moments_of
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
+from planner.memory.zero_phases import largest_copy_bytes
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import trained_tensors
@@ -51,7 +52,8 @@ def expected_reserved_bytes(
         workspaces=cublas_workspaces(batch.compute_capability),
     )
     small = round_up(run.small_bytes, SMALL_SEGMENT_BYTES)
-    return reserved_bytes(requests) + side_bytes(layout, moments) + small
+    copy = largest_copy_bytes(workload, layout, numerics, zero, batch.device)
+    return reserved_bytes(requests) + side_bytes(layout, moments, copy=copy) + small
 
 
 def _of_torch(

@@ -16,14 +16,17 @@ BACKWARD_TEMPORARIES = 5
 
 
 def bloom_layer(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
-    """Mirror BloomBlock.forward."""
+    """Mirror BloomBlock.forward; BloomModel.forward holds the weights that it returns, too."""
     place, tape, residual = layer.place, decoder.tape, x
     x = norm(decoder, f"{place}.input_layernorm", x)
-    attended, _weights = _attention(decoder, layer, x, residual)
+    attended, weights = _attention(decoder, layer, x, residual)
     x = norm(decoder, f"{place}.post_attention_layernorm", attended)
     fed = _gelu(tape, decoder.linear(layer, "up_proj", x))
     fed = decoder.residual_dropout(decoder.linear(layer, "down_proj", fed))
-    return ops.add(tape, attended, fed, "residual after the MLP")
+    output = ops.add(tape, attended, fed, "residual after the MLP")
+    if not tape.recomputes:
+        decoder.left_over = weights.detached()
+    return output
 
 
 def _attention(
@@ -33,6 +36,7 @@ def _attention(
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
     fused = decoder.linear(layer, "qkv_proj", x)
     q, k, v = (ops.slice_of(tape, fused, batch.tokens * model.query_size) for _ in range(3))
+    k, v = decoder.cached(k, v)
     if batch.micro_batch_size > 1:
         q, k, v = (ops.contiguous(tape, each, "operand of a batched product") for each in (q, k, v))
     width = decoder.numerics.compute if decoder.numerics.autocast else q.width

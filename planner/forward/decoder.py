@@ -16,6 +16,7 @@ from planner.forward.dora import DoraTensors, dora
 from planner.forward.int8_linear import int8_linear
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
+from planner.models.recurrent_shape import Recurrence
 from planner.tape import operators as ops
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Tensor
@@ -51,6 +52,11 @@ class Decoder:
     """Vectors of all layers that gate their outputs, once they are made."""
     shared_keys: SharedKeys = field(init=False, default_factory=dict)
     """Keys and values that several layers attend to, while a layer runs."""
+    cache: list[Tensor] | None = None
+    """Keys and values that generation keeps; None where it does not generate."""
+    left_over: Tensor | None = field(init=False, default=None)
+    """Tensor that a layer returns beside its output, where the loop over layers holds it while the
+    next one runs."""
     _token_mask: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -273,6 +279,30 @@ class Decoder:
         """Whether peft sees autocast: it asks only for CUDA's; read: peft/tuners/lora/bnb.py at
         0.21.2."""
         return self.numerics.autocast and self.batch.device == "cuda"
+
+    def cached(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Mirror DynamicLayer.update, which joins keys and values to the ones that it has: to none
+        in a prompt, which have the keys' dtype, so that values are as wide. Of a window's layer
+        it keeps a view, and so all of them."""
+        if self.cache is None:
+            return key, value
+        width = max(key.width, value.width)
+        key = self.tape.new(key.elements, key.width, "keys of the prompt")
+        value = self.tape.new(value.elements, width, "values of the prompt")
+        self.cache += [key, value]
+        return key, value
+
+    def keep_state(self, shape: Recurrence) -> None:
+        """Make what generation keeps of a layer with a recurrence: its state, and the last inputs
+        of its convolution."""
+        if self.cache is None:
+            return
+        width = self.numerics.compute if self.numerics.autocast else self.numerics.residual
+        mixed = shape.convolved_size * shape.kernel_size
+        self.cache += [
+            self.tape.new(shape.state_elements, FP32_BYTES, "state of the recurrence"),
+            self.tape.new(mixed, width, "last inputs of the convolution"),
+        ]
 
     def residual_dropout(self, x: Tensor) -> Tensor:
         """Return ``x`` through the model's dropout of what a layer adds to the residual stream."""

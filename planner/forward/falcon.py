@@ -46,6 +46,7 @@ def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Ten
         times = model.num_attention_heads // model.num_key_value_heads
         k, v = (ops.repeat_heads(tape, each, times, shared=False) for each in (k, v))
     q, k = rotated(tape, model, q, k, tables)
+    k, v = decoder.cached(k, v)
     if decoder.numerics.autocast:
         width = decoder.numerics.compute
         q, k, v = (ops.cast(tape, each, width, "16-bit operand of attention") for each in (q, k, v))
@@ -79,13 +80,14 @@ def _whole_attention(
     if shape.batch > 1:
         q = ops.contiguous(tape, q, "operand of a batched product")
     one_sample = shape.batch == 1
-    k, v = (ops.repeat_heads(tape, x, shape.heads, shared=one_sample) for x in (k, v))
+    k = ops.repeat_heads(tape, k, shape.heads, shared=one_sample)
     weights = ops.matmul(
         tape, q, k, shape.query_rows * shape.length, "scores", rows=shape.query_rows
     )
     weights = ops.add(tape, weights, bias, "masked scores")
     weights = safe_softmax(tape, weights, device=decoder.batch.device)
     _returned = ops.cast(tape, weights, width, "attention weights")
+    v = ops.repeat_heads(tape, v, shape.heads, shared=one_sample)
     output = ops.matmul(
         tape, weights, v, q.elements, "attention output in fp32", rows=shape.query_rows
     )

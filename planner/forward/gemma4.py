@@ -60,7 +60,7 @@ def _attention(
     if layer.kind.sharing == "reads":
         k, v = decoder.shared_keys[layer.kind.sliding_window]
     else:
-        k, v = _keys_and_values(decoder, layer, x, tables)
+        k, v = decoder.cached(*_keys_and_values(decoder, layer, x, tables))
     if layer.kind.sharing == "stores":
         decoder.shared_keys[layer.kind.sliding_window] = k, v
     attended, weights = attend(decoder, layer, q, k, v)

@@ -29,6 +29,7 @@ def latent_attention(
     kv, k_rope = views.split(tape, compressed, [tokens * latent.kv_lora_rank, tokens * rope])
     k_nope = norm(decoder, f"{place}.kv_a_layernorm", kv, latent.kv_lora_rank)
     q_rope, k_rope = _turned(decoder, q_rope, tables), _turned(decoder, k_rope, tables)
+    k_nope, k_rope = decoder.cached(k_nope, k_rope)
     query = ops.concatenate(tape, (q_nope, q_rope), "query")
     key, value = _expanded(decoder, layer, k_nope, k_rope, latent)
     if latent.indexer is not None:

@@ -147,6 +147,8 @@ def _fused_log_probs(
         sizes.accumulate(tokens, of_head=False)
         if head.trains:
             sizes.accumulate(tokens, of_head=True)
+        if bias is not None and bias.trains:
+            sizes.sum_rows(tile)
         made: list[Tensor | None] = [ops.as_width(tape, of_hidden, width, elements)]
         made += [
             None
@@ -258,6 +260,13 @@ class _Tiles:
             copies = self._rows * self._columns * TORCH_TILE_BYTES[direction]
             made.append(new(copies, 1, "copies of the tile"))
         return made
+
+    def sum_rows(self, tile: list[Tensor]) -> None:
+        """Drop the operands of the next tile, and pass the buffer of the sum over the rows that is
+        the gradient of the head's bias."""
+        del tile[1 + bool(self._rows_cast) + bool(self._columns_cast) :]
+        if not self._on_cpu:
+            _inside = self._tape.sum_buffers(self._rows, self._columns)
 
     def _operands(self, direction: Direction) -> list[int]:
         """Return the rows of every operand's cast that is alive at once: as the next hidden states

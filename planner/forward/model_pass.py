@@ -13,6 +13,7 @@ from planner.forward.norms import norm
 from planner.forward.rotary import Tables
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
+from planner.tape import operators as ops
 from planner.tape.operators import INT64, cast, unary
 from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Parameter, Tensor
@@ -58,10 +59,12 @@ class ModelPass:
         sink: GradientSink,
         reduce_bucket_size: int = 0,
         trains: bool = True,
+        generates: bool = False,
         decoder: type[Decoder] = Decoder,
         tape: type[Tape] = Tape,
     ) -> None:
-        """Run the pass: forward alone, and without a graph, unless it ``trains``.
+        """Run the pass: forward alone, and without a graph, unless it ``trains``; where it
+        ``generates``, up to the logits of the token after a prompt.
 
         Without layers only what is outside of them runs, and the embeddings get a gradient as the
         last layer's output does.
@@ -76,8 +79,10 @@ class ModelPass:
             without_graph=not trains,
         )
         self._decoder = decoder(workload=workload, batch=batch, numerics=numerics, tape=self.tape)
+        self._decoder.cache = [] if generates else None
         self._leaf_inputs = not layers or any(layer.recomputed for layer in layers)
         self._numerics = numerics
+        self._trains = trains
         self._held: list[Tensor] = []
         output = self._forward()
         self.casts_gone = self.tape.autocast_ends()
@@ -100,8 +105,14 @@ class ModelPass:
             head = self._decoder.parameter("lm_head", model.embedding_params)
         if model.head_bias:
             bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
+        if self._decoder.cache is not None:
+            return self._next_token(head, bias, x)
         if self._workload.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
+        return self._stock_loss(head, bias, x)
+
+    def _stock_loss(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
+        tape, batch, model = self.tape, self._batch, self._workload.model
         given = unary(tape, x, "last hidden states, scaled") if model.scaled_blocks else x
         logits = self._logits(head, bias, given)
         if self._numerics.cross_entropy == "logits shifted in fp32":
@@ -141,6 +152,13 @@ class ModelPass:
             logits = cast(tape, logits, FP32_BYTES, "logits in fp32")
         return logits
 
+    def _next_token(self, head: Parameter, bias: Parameter | None, x: Tensor) -> Tensor:
+        """Mirror GenerationMixin._sample, which asks for the last position's logits alone. Hidden
+        states are gone when these are copied in fp32."""
+        model, batch = self._workload.model, self._batch
+        last = ops.slice_of(self.tape, x, batch.micro_batch_size * model.hidden_size)
+        return self._logits(head, bias, last)
+
     def _backbone(self, table: Parameter) -> Tensor:
         """Mirror LlamaModel.forward, whose variables hold the embeddings and the mask to
         the end."""
@@ -152,7 +170,7 @@ class ModelPass:
         windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}
         shared = [position_ids, *(mask for window, mask in masks.items() if window in windows)]
         tables = self._decoder.rotary_tables(table.width)
-        if self._workload.model.local_rotary:
+        if self._workload.model.local_rotary and self._trains:
             self._held += [table for pair in tables.values() if pair for table in pair]
         keys: SharedKeys = {}
         for number, (kind, recomputed) in enumerate(self._layers):
@@ -167,6 +185,7 @@ class ModelPass:
         tape.border()
         x = norm(self._decoder, "norm", x)
         self._decoder.per_layer_inputs = None
+        self._decoder.left_over = None
         return x
 
     def _masks(self, width: int) -> dict[int | None, Tensor]:

@@ -55,6 +55,7 @@ def self_attention(
         q, k = (unweighted_norm(decoder, x, name, size) for x, name in ((q, "query"), (k, "key")))
     if decoder.workload.model.tempered_attention and not layer.kind.rotates:
         q = _tempered(decoder, q)
+    k, v = decoder.cached(k, v)
     attended, weights = attend(decoder, layer, q, k, v)
     if gate is not None:
         opened = ops.unary(decoder.tape, gate, "sigmoid of the gate", saves="output")

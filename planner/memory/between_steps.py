@@ -18,9 +18,10 @@ from planner.base.units import FP32_BYTES, block
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Parts
 from planner.memory.footprint import Footprint, worst_batch
-from planner.memory.micro_batch import Amounts, ForwardAlone, forward_alone
+from planner.memory.micro_batch import ForwardAlone, forward_alone
 from planner.memory.workspaces import cublas_bytes
 from planner.models.layer_kinds import LayerKind
+from planner.models.traced_model import TracedSpec
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Batch, Workload
@@ -36,8 +37,8 @@ def evaluation_parts(
 ) -> Parts:
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
-    alive = forward_bytes(workload, batch, numerics_of(workload, layout)).whole
-    return _beside_states(training, alive, device, compute_capability)
+    passed = forward_bytes(workload, batch, numerics_of(workload, layout))
+    return _beside_states(workload, layout, batch, training, passed, again=False)
 
 
 def generation_parts(
@@ -50,9 +51,9 @@ def generation_parts(
 ) -> Parts:
     """Return the bytes of generating after a prompt as long as a sample.
 
-    The last layer runs beside the keys and values of all; tokens that follow take the room of the
-    prompt's end. There is no loss, and logits of the last token alone, for which autocast has the
-    head in 16 bit.
+    The last layer runs beside the keys and values of all, as autocast's copies of weights stay;
+    tokens that follow take the room of the prompt's end. There is no loss, and logits of the last
+    token alone. A traced model's keys and values are added to its layers.
     """
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
@@ -62,12 +63,15 @@ def generation_parts(
         device=device,
         compute_capability=compute_capability,
     )
-    passed = forward_bytes(workload, batch, kinds)
-    with_head = passed.after_layers.copy()
-    with_head["activations"] += _cast_head_bytes(workload, kinds)
-    alive = max(passed.layers, with_head, key=lambda found: found.total()).copy()
-    alive["activations"] += cache_bytes(workload, tokens, kinds)
-    return _beside_states(training, alive, device, compute_capability)
+    passed = forward_bytes(workload, batch, kinds, generates=True)
+    if isinstance(workload.model, TracedSpec):
+        alive = passed.layers.copy()
+        alive["activations"] += cache_bytes(workload, tokens, kinds)
+    else:
+        alive = passed.whole.copy()
+        alive["activations"] += alive.pop("loss", 0)
+    passed = passed._replace(whole=alive)
+    return _beside_states(workload, layout, batch, training, passed, again=True)
 
 
 def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
@@ -92,33 +96,47 @@ def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: 
     return cached
 
 
-def _cast_head_bytes(workload: Workload, kinds: Numerics) -> int:
-    """Return the bytes of autocast's copy of the head, which a trained one has in fp32."""
-    whole = kinds.outside if workload.method != "full" else kinds.trainable
-    is_cast = kinds.autocast and whole > kinds.compute
-    return workload.model.embedding_params * kinds.compute if is_cast else 0
-
-
-def forward_bytes(workload: Workload, batch: Batch, kinds: Numerics) -> ForwardAlone:
+def forward_bytes(
+    workload: Workload, batch: Batch, kinds: Numerics, *, generates: bool = False
+) -> ForwardAlone:
     """Return the bytes of a forward pass without a graph and without dropout, which only training
     has."""
     adapter = workload.settings.adapter
     if adapter is not None:
         workload = workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
-    return forward_alone(workload, batch, kinds)
+    return forward_alone(workload, batch, kinds, generates=generates)
 
 
 def _beside_states(
-    training: Footprint, alive: Amounts, device: Device, compute_capability: str | None
+    workload: Workload,
+    layout: Layout,
+    batch: Batch,
+    training: Footprint,
+    passed: ForwardAlone,
+    *,
+    again: bool,
 ) -> Parts:
     """Return the states of a training step's forward pass, with the gradients that are held between
-    steps."""
+    steps. The buckets of ZeRO-1, which its forward pass may find, are gone; what ZeRO-3 and
+    FSDP gather is that of the largest moment of this pass. ``again`` where another one without a
+    backward pass was before it, as an evaluation is before answers."""
     forward, saved = training.phases["forward"], training.phases["save"]
-    cublas = cublas_bytes(device, compute_capability)
-    return {
-        **forward,
-        "gradients": saved.get("gradients", 0),
-        "activations": alive["activations"],
-        "loss": alive["loss"],
-        "workspace": cublas + alive["workspace"],
+    gathers = saved if layout.zero_stage in (1, 2) else forward
+    alive: Parts = {
+        "activations": passed.whole["activations"],
+        "loss": passed.whole["loss"],
+        "workspace": passed.whole["workspace"],
+        "communication": gathers.get("communication", 0),
     }
+    if layout.strategy == "fsdp":
+        from planner.memory.fsdp_phases import forward_alone_moment  # others need none of it
+
+        kinds = numerics_of(workload, layout)
+        alive = forward_alone_moment(workload, layout, passed, kinds, again=again).parts
+    if layout.zero_stage == 3:
+        from planner.memory.zero_phases import gathered_alone  # nor this
+
+        alive = gathered_alone(workload, layout, passed).parts
+    cublas = cublas_bytes(batch.device, batch.compute_capability)
+    alive["workspace"] = alive.get("workspace", 0) + cublas
+    return {**forward, **alive, "gradients": saved.get("gradients", 0)}

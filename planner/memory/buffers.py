@@ -74,14 +74,22 @@ class Border(NamedTuple):
     layer: int
 
 
+class Arrival(NamedTuple):
+    """The moment in a stretch of the layers' backward pass, counted from the last layer, when a
+    parameter's gradient arrives and most is alive; behind the last stretch, the end of backward."""
+
+    stretch: int
+
+
 Place = (
     Literal["layers_forward", "forward", "head_backward", "before_layers", "backward"]
     | Border
+    | Arrival
     | int
 )
 """Where in a pass its largest moment lies: forward up to the last layer, forward as a whole, the
 head's backward pass, the end of that, backward as a whole, a border between layers in forward, or
-one stretch of the layers' backward pass, counted from the last layer."""
+one stretch of the layers' backward pass, counted from the last layer, or an arrival in it."""
 
 
 class Moment(NamedTuple):

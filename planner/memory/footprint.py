@@ -26,6 +26,7 @@ from planner.memory.optimizer_step import step_bytes
 from planner.memory.quantized_loading import quantized_from
 from planner.memory.workspaces import cublas_bytes
 from planner.plan.optimizer_presets import optimizers
+from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import PHASES, Phase
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
@@ -140,7 +141,7 @@ def moments_of(
     if zero is not None:
         from planner.memory.zero_phases import zero_moments  # a single device needs none of it
 
-        passes = _reduced(workload, layout, batch, kinds, zero.reduce_bucket_size)
+        passes = _reduced(workload, layout, batch, kinds, waits_above(workload, layout, zero))
         moments = zero_moments(workload, layout, passes, kinds, zero, batch.device, loading=loading)
         return _with_pool(_with_cublas(moments, cublas), passes)
     passes = micro_batch(
@@ -174,6 +175,13 @@ def moments_of(
         "save": _save(step),
     }
     return _with_pool(_with_cublas(phases, cublas), passes)
+
+
+def waits_above(workload: Workload, layout: Layout, zero: ZeroSection) -> int:
+    """Return above how many elements a gradient waits where it is until it is reduced: above a
+    bucket's. One that is added to an earlier one does not, which is what waits under ZeRO-1."""
+    is_added = layout.zero_stage == 1 and layout.gradient_accumulation_steps > 1
+    return workload.trainable_params if is_added else zero.reduce_bucket_size
 
 
 def _reduced(

@@ -22,7 +22,7 @@ Micro-batches do not wait for each other: each reduces its gradients
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from planner.hardware.cluster import Device
@@ -35,7 +35,7 @@ from planner.memory.buffers import (
     pass_buffers,
     weights_buffers,
 )
-from planner.memory.micro_batch import Amounts, MicroBatch, add_to
+from planner.memory.micro_batch import Amounts, ForwardAlone, MicroBatch, Stretch, add_to
 from planner.memory.optimizer_step import step_of
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Phase
@@ -79,7 +79,7 @@ def fsdp_moments(
     )
     return {
         "load": Moment({**weights, "loaded_parameter": _loading_bytes(units)}),
-        "forward": larger(*_forward(sharded, passes)),
+        "forward": larger(*_forward(sharded, passes.ahead, passes.layers_forward, passes.forward)),
         "backward": larger(*_backward(sharded, passes)),
         "optimizer_step": Moment(
             {**sharded.held, "gradients": units.gradients_bytes, "update": shards.update}
@@ -121,20 +121,48 @@ def _shards(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> 
     )
 
 
-def _forward(sharded: _Sharded, passes: MicroBatch) -> Iterator[Moment]:
+def forward_alone_moment(
+    workload: Workload, layout: Layout, passed: ForwardAlone, kinds: Numerics, *, again: bool
+) -> Moment:
+    """Return the largest moment of a forward pass that no backward pass follows, beside what a
+    step's forward pass holds anyway; ``again`` where another such pass was before it, which has
+    left the tail whole."""
+    units = fsdp_units(workload, layout.world_size, kinds)
+    sharded = _Sharded(units=units, held={}, accumulates=False)
+    return larger(*_forward(sharded, passed.ahead, passed.layers, passed.whole, again=again))
+
+
+def _forward(
+    sharded: _Sharded,
+    ahead: Sequence[Stretch],
+    in_layers: Amounts,
+    whole: Amounts,
+    *,
+    again: bool = False,
+) -> Iterator[Moment]:
     """Yield the largest moments of forward: when a unit arrives, while layers run, and the head's.
 
-    The buffer of the unit before goes when the next one's parameters have been copied.
+    The buffer of the unit before goes when the next one's parameters have been copied. ``again``
+    says whether the tail is whole from the start.
     """
     units = sharded.units
     gradients = units.gradients_bytes if sharded.accumulates else 0
-    stays = units.root.whole_bytes + (units.tail.whole_bytes if units.tied else 0)
-    before = units.tail if units.tied else units.embedding
+    stays = units.root.whole_bytes + (units.tail.whole_bytes if units.tied or again else 0)
+    buffer_bytes = units.tail.buffer_bytes if units.tied else units.embedding.buffer_bytes
+    if units.tied and again:
+        buffer_bytes = 0
     level: Amounts = Counter()
-    tails = () if units.tied else (units.tail,)
-    for number, (stretch, unit) in enumerate(
-        zip(passes.ahead, [*units.layers, *tails], strict=False)
-    ):
+    if again and not units.tied:
+        yield _during(
+            sharded,
+            level,
+            Border(0),
+            gradients=gradients,
+            stays=stays,
+            gathered=units.embedding.buffer_bytes + units.embedding.whole_bytes,
+        )
+    tails = () if units.tied or again else (units.tail,)
+    for number, (stretch, unit) in enumerate(zip(ahead, [*units.layers, *tails], strict=False)):
         add_to(level, stretch.net)
         yield _during(
             sharded,
@@ -142,13 +170,13 @@ def _forward(sharded: _Sharded, passes: MicroBatch) -> Iterator[Moment]:
             Border(number),
             gradients=gradients,
             stays=stays,
-            gathered=before.buffer_bytes + unit.buffer_bytes + unit.whole_bytes,
+            gathered=buffer_bytes + unit.buffer_bytes + unit.whole_bytes,
         )
-        before = unit
+        buffer_bytes = unit.buffer_bytes
     largest = max(units.layers, key=lambda unit: unit.whole_bytes)
     yield _during(
         sharded,
-        passes.layers_forward,
+        in_layers,
         "layers_forward",
         gradients=gradients,
         stays=stays,
@@ -156,11 +184,11 @@ def _forward(sharded: _Sharded, passes: MicroBatch) -> Iterator[Moment]:
     )
     yield _during(
         sharded,
-        passes.forward,
+        whole,
         "forward",
         gradients=gradients,
         stays=units.root.whole_bytes + units.tail.whole_bytes,
-        gathered=before.buffer_bytes,
+        gathered=buffer_bytes,
     )
 
 

@@ -15,7 +15,7 @@ from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Strategy
 from planner.tape.attention_kernels import as_kernels_see
-from planner.tape.tape import GradientSink
+from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
@@ -27,25 +27,38 @@ Amounts = Counter[Owner]
 
 
 class Stretch(NamedTuple):
-    """A stretch of the log: the bytes it has added at its end, and at its largest moment."""
+    """A stretch of the log: the bytes it has added at its end, and at its largest moments."""
 
     net: Amounts
     """Bytes that are added by the end."""
     top: Amounts
     """Bytes that are added at the largest moment."""
+    arriving: Amounts
+    """Bytes that are added at the largest moment in which a parameter's gradient arrives; those at
+    the end where none does."""
     net_bytes: int
     top_bytes: int
+    arriving_bytes: int
 
 
-def stretch(events: Sequence[StorageEvent]) -> Stretch:
-    """Return the sum and the largest running sum of ``events``."""
+def stretch(events: Sequence[StorageEvent], arrivals: Sequence[int] = ()) -> Stretch:
+    """Return the sum and the largest running sums of ``events``; gradients arrive at the positions
+    ``arrivals`` among them."""
     levels = _levels(events)
     top_bytes = max(levels)
     place = levels.index(top_bytes)
     top = _sums(events[:place])
     net = _sums(events[place:])
     add_to(net, top)
-    return Stretch(net=net, top=top, net_bytes=levels[-1], top_bytes=top_bytes)
+    arrival = max(arrivals, key=levels.__getitem__, default=len(events))
+    return Stretch(
+        net=net,
+        top=top,
+        arriving=_sums(events[:arrival]) if arrivals else net,
+        net_bytes=levels[-1],
+        top_bytes=top_bytes,
+        arriving_bytes=levels[arrival],
+    )
 
 
 def largest_moment(events: Sequence[StorageEvent]) -> int:
@@ -107,6 +120,8 @@ class MicroBatch(NamedTuple):
     """Bytes that may lie free in the allocator's pool when it grows for the head."""
     ahead: tuple[Stretch, ...]
     """Stretches of forward: what comes before the layers, then each layer."""
+    waiting: Amounts
+    """Bytes that go when backward has ended: a gradient that no bucket holds."""
 
     @property
     def layers_backward(self) -> Amounts:
@@ -204,6 +219,8 @@ class _Passed(NamedTuple):
     back: list[Stretch]
     """Stretches of the layers' backward passes, the last layer first."""
     rest: Stretch
+    waiting: Amounts
+    """Bytes that go after the last of backward."""
     largest_of_head_bytes: int
     """Bytes of the largest tensor between the last layer's forward pass and its backward pass."""
 
@@ -255,8 +272,14 @@ def stretches_of(
         back_in_head=back_in_head,
         back=back,
         rest=rest,
+        waiting=_waiting(run.tape),
         largest_of_head_bytes=max(event[0] for event in _head_events(run)),
     )
+
+
+def _waiting(tape: Tape) -> Amounts:
+    freed = _sums(tape.log[tape.arrivals[-1] :]) if tape.arrivals else Counter[Owner]()
+    return Counter({owner: -num_bytes for owner, num_bytes in freed.items()})
 
 
 def _head_events(run: ModelPass) -> list[StorageEvent]:
@@ -269,14 +292,17 @@ class ForwardAlone(NamedTuple):
 
     layers: Amounts
     """Bytes at the largest moment up to the last layer."""
-    after_layers: Amounts
-    """Bytes when the last layer has run."""
     whole: Amounts
     """Bytes at the largest moment of all."""
+    ahead: tuple[Stretch, ...] = ()
+    """Stretches of what comes before the layers, then of each layer."""
 
 
-def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> ForwardAlone:
-    """Return the bytes of a forward pass that no backward pass follows.
+def forward_alone(
+    workload: Workload, batch: Batch, numerics: Numerics, *, generates: bool
+) -> ForwardAlone:
+    """Return the bytes of a forward pass that no backward pass follows; where it ``generates``,
+    beside the keys and values that it keeps.
 
     For a traced model they are those of training, which are at least as large.
     """
@@ -284,21 +310,30 @@ def forward_alone(workload: Workload, batch: Batch, numerics: Numerics) -> Forwa
         whole = _traced(workload, workload.model, batch, numerics, 0, "keep").forward
         in_layers = whole.copy()
         del in_layers["loss"]
-        return ForwardAlone(in_layers, in_layers, whole)
-    return tape_forward(workload, as_kernels_see(batch), numerics)
+        return ForwardAlone(in_layers, whole)
+    return tape_forward(workload, as_kernels_see(batch), numerics, generates=generates)
 
 
 @cached_by_settings(*PASS)
-def tape_forward(workload: Workload, batch: Batch, numerics: Numerics) -> ForwardAlone:
+def tape_forward(
+    workload: Workload, batch: Batch, numerics: Numerics, *, generates: bool
+) -> ForwardAlone:
     """Return :func:`forward_alone` for a model with a forward pass in planner/forward."""
     first, *others = passed_layers(workload.model, 0)
     kinds = list(dict.fromkeys(others))
-    run = ModelPass(workload, batch, numerics, layers=[first, *kinds], sink="keep", trains=False)
+    run = ModelPass(
+        workload,
+        batch,
+        numerics,
+        layers=[first, *kinds],
+        sink="keep",
+        trains=False,
+        generates=generates,
+    )
     layers = [0, *(1 + kinds.index(kind) for kind in others)]
     before, there, head = _forward_stretches(run)
     in_layers, whole, _ = _forward(before, there, head, layers)
-    _, after = largest([before, *(there[n] for n in layers)], Counter())
-    return ForwardAlone(in_layers, after, whole)
+    return ForwardAlone(in_layers, whole, (before, *(there[n] for n in layers)))
 
 
 def _traced(
@@ -340,11 +375,18 @@ def _traced(
         * FP32_BYTES
         * (workload.loss == "standard"),
         ahead=(),
+        waiting=Counter(),
     )
 
 
 def _stretches(run: ModelPass, places: Sequence[int]) -> list[Stretch]:
-    return [stretch(run.tape.log[start:stop]) for start, stop in pairwise(places)]
+    """Return the stretches between these positions; a gradient that arrives at one of them belongs
+    to what it ends."""
+    log, arrivals = run.tape.log, run.tape.arrivals
+    return [
+        stretch(log[start:stop], [place - start for place in arrivals if start < place <= stop])
+        for start, stop in pairwise(places)
+    ]
 
 
 def _forward_stretches(run: ModelPass) -> tuple[Stretch, list[Stretch], Stretch]:
@@ -378,4 +420,5 @@ def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
         layers=(*(run.back[-1 - n] for n in reversed(layers)), run.rest),
         head_holes_bytes=run.holes_bytes,
         ahead=(run.before, *(run.layers[n] for n in layers)),
+        waiting=run.waiting,
     )

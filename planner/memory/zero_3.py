@@ -68,6 +68,8 @@ class SlicedStates(NamedTuple):
     """Bytes of parameters that stay whole."""
     largest_gathered_bytes: int
     """Bytes of the largest parameter, whole."""
+    largest_slice_bytes: int
+    """Bytes of its slice."""
     largest_trained_bytes: int
     """Bytes of the largest parameter that trains, whole."""
     zero: ZeroSection
@@ -122,15 +124,18 @@ class SlicedStates(NamedTuple):
         return block(self.zero.reduce_bucket_size * self.kinds.gradient)
 
     @property
-    def passing_bytes(self) -> int:
-        """Bytes of what passes through an offloading rank: a reduced gradient, in fp64 for its norm
-        too, and the slice of a parameter beside the whole one that is gathered."""
-        if self.offload == "none":
-            return 0
-        gradient = block(self.largest_slice * self.kinds.gradient)
-        norm = block(min(self.largest_slice, NORM_ELEMENTS) * NORM_BYTES)
-        slice_bytes = self.kinds.compute * self.largest_slice if self.offload == "all" else 0
-        return gradient + norm + block(slice_bytes)
+    def hooked_bytes(self) -> int:
+        """Bytes of the largest parameter that trains while it is gathered for its hook: whole, and
+        beside it its slice where that comes from host memory."""
+        slice_bytes = block(self.largest_slice * self.kinds.compute)
+        return self.largest_trained_bytes + slice_bytes * (self.offload == "all")
+
+    @property
+    def largest_loaded_bytes(self) -> int:
+        """Bytes of the largest parameter while it is loaded: whole, and beside it its slice where
+        that goes on to host memory."""
+        to_host = self.offload == "all"
+        return self.largest_gathered_bytes + self.largest_slice_bytes * to_host
 
     @property
     def step_bytes(self) -> int:
@@ -183,6 +188,9 @@ def sliced_states(
             if each.elements <= threshold
         ),
         largest_gathered_bytes=_largest_whole(every, ranks, kinds),
+        largest_slice_bytes=max(
+            block(ceil_div(each.elements, ranks) * kinds.compute) for each in every
+        ),
         largest_trained_bytes=_largest_whole(trained, ranks, kinds),
         zero=zero,
         kinds=kinds,

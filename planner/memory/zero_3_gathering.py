@@ -5,7 +5,9 @@ parameters are gathered and those of the modules to come are fetched ahead, unti
 are under way as the prefetch bucket holds or as may be live (fetch_sub_module). After it has run
 they go, unless they come again within as many elements as the reuse distance (release_sub_module).
 Parameters that are fetched together arrive in one buffer, which stays until the last of them is
-used, beside a copy of each (AllGatherCoalescedHandle).
+used, beside a copy of each (AllGatherCoalescedHandle). Where slices are in host memory, that of a
+parameter which is fetched alone is on the device until the parameter is used
+(partition_parameters.py, _all_gather_sequential).
 """
 
 from bisect import bisect_left
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
-from planner.base.units import ceil_div
+from planner.base.units import block, ceil_div
 from planner.memory.zero_3 import whole_parameter_bytes
 from planner.plan.schema import ZeroSection
 from planner.workload.parameters import Parameters, Sized, parameters
@@ -34,7 +36,10 @@ Module = tuple[Sized, ...]
 class GatheredBytes(NamedTuple):
     """Bytes of whole parameters at the largest moments of a step."""
 
+    embedding: int
+    """Bytes before the first layer."""
     forward: int
+    """Bytes while layers run forward."""
     head: int
     """Bytes from the head's forward to its backward pass."""
     backward: tuple[int, ...]
@@ -61,6 +66,7 @@ class Coordinator:
     ranks: int
     width: int
     zero: ZeroSection
+    from_host: bool
     live_bytes: int = 0
     peak_bytes: int = 0
     step: int = 0
@@ -164,7 +170,9 @@ class Coordinator:
         self.num_live += sum(parameter.elements for parameter in together)
         flat = sum(ceil_div(parameter.elements, self.ranks) for parameter in together)
         flight.buffer_bytes = whole_parameter_bytes(flat * self.ranks, self.ranks, self.width)
-        self._hold(flight.buffer_bytes)
+        if self.from_host and len(together) == 1:
+            flight.slice_bytes = block(flat * self.width)
+        self._hold(flight.buffer_bytes + flight.slice_bytes)
         self.under_way |= {parameter.name: flight for parameter in together}
 
     def _arrive(self, flight: "Flight", parameter: Sized) -> None:
@@ -172,6 +180,7 @@ class Coordinator:
         of it, all at once."""
         if not flight.arrived:
             flight.arrived = True
+            self.live_bytes -= flight.slice_bytes
             self.whole |= {other.name for other in flight.together}
             if len(flight.together) > 1:
                 self._hold(sum(self._bytes(other) for other in flight.together))
@@ -200,14 +209,22 @@ class Flight:
     together: list[Sized]
     waiting: set[str]
     buffer_bytes: int = 0
+    slice_bytes: int = 0
     arrived: bool = False
 
 
 @cached_by_settings(*TRAINED, "loss")
 def gathered_parameters(
-    workload: Workload, ranks: int, zero: ZeroSection, *, checkpointing: bool, width: int
+    workload: Workload,
+    ranks: int,
+    zero: ZeroSection,
+    *,
+    checkpointing: bool,
+    width: int,
+    from_host: bool,
 ) -> GatheredBytes:
-    """Return the largest moments of a step, once the order of the modules has been recorded."""
+    """Return the largest moments of a step, once the order of the modules has been recorded;
+    ``from_host`` says whether slices are in host memory."""
     whole = parameters(workload)
     layers = [_modules(layer) for layer in whole.layers[:LAYERS_RUN]]
     script = _script(workload, whole, layers, checkpointing=checkpointing)
@@ -216,6 +233,7 @@ def gathered_parameters(
         ranks=ranks,
         width=width,
         zero=zero,
+        from_host=from_host,
     )
     peaks: list[int] = []
     for kind, module in script:
@@ -225,8 +243,8 @@ def gathered_parameters(
             coordinator.release(module)
         else:
             peaks.append(coordinator.peak_since())
-    forward, head, *backward = peaks
-    return GatheredBytes(forward=forward, head=head, backward=tuple(backward))
+    embedding, forward, head, *backward = peaks
+    return GatheredBytes(embedding, forward, head, tuple(backward))
 
 
 Script = list[tuple[str, Module]]
@@ -243,7 +261,7 @@ def _script(
     fused = workload.loss == "fused"
     trains = any(parameter.trains for parameter in embedding) or checkpointing
     script: Script = [("fetch", head)] if fused else []
-    script += _run(embedding)
+    script += [*_run(embedding), ("end", ())]
     for layer in layers:
         script += [event for module in layer for event in _run(module)]
     script += _run(norms)

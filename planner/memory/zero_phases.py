@@ -1,13 +1,23 @@
 """Memory of a step under DeepSpeed, phase by phase: planner/memory/zero_1_2.py, zero_3.py and
 zero_3_gathering.py beside the micro-batch's own tensors."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, repeat
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 from planner.base.units import block
 from planner.hardware.cluster import Device
-from planner.memory.buffers import Buffers, Moment, Place, larger, pass_buffers, weights_buffers
-from planner.memory.micro_batch import Amounts, MicroBatch, add_to
+from planner.memory.buffers import (
+    Arrival,
+    Border,
+    Buffers,
+    Moment,
+    Place,
+    larger,
+    pass_buffers,
+    weights_buffers,
+)
+from planner.memory.micro_batch import Amounts, ForwardAlone, MicroBatch, add_to, stretch
 from planner.memory.model_states import frozen_bytes
 from planner.memory.zero_1_2 import FlatStates, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
@@ -15,9 +25,10 @@ from planner.memory.zero_3_gathering import GatheredBytes, gathered_parameters
 from planner.memory.zero_reductions import Reductions, reductions, scatter_copies
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import Phase
-from planner.workload.dtypes import Numerics
+from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
 from planner.workload.workload import Workload
+from planner.workload.zero_sizes import zero_section
 
 
 def zero_moments(
@@ -121,45 +132,106 @@ def _backward(
             _through_layers(
                 held,
                 passes,
-                gradient_levels(earlier, rank),
-                [{**buckets, "reduced_copy": copy} for copy in rank.copies],
+                [
+                    _Beside(level.at_top, level.at_copy, copy, buckets)
+                    for level, copy in zip(gradient_levels(earlier, rank), rank.copies, strict=True)
+                ],
             )
-            for rank in reductions(
-                workload,
-                layout.world_size,
-                states.zero,
-                states.kinds,
-                stage=layout.zero_stage,
-                accumulates=layout.gradient_accumulation_steps > 1,
-                offloaded=states.offloaded,
-            )
+            for rank in _reductions(workload, layout, states)
         ),
     )
 
 
-def _through_layers(
-    held: Buffers, passes: MicroBatch, gradients: Iterable[int], more: Iterable[Buffers]
-) -> Moment:
-    """Return the largest moment of the layers' backward pass, beside what is held in each."""
-    beside = list(zip(gradients, more, strict=True))
-    *before, _end = accumulate([layer.net_bytes for layer in passes.layers], initial=0)
-    moments = [
-        total + layer.top_bytes + kept + sum(sent.values())
-        for total, layer, (kept, sent) in zip(before, passes.layers, beside, strict=True)
+class _Beside(NamedTuple):
+    """Bytes beside a pass in one stretch of backward."""
+
+    gradients: int
+    """Bytes of gradients at its largest moment."""
+    gradients_at_copy: int
+    """Bytes of gradients when its largest copy is made."""
+    copy: int
+    more: Buffers
+
+    @property
+    def at_top(self) -> tuple[int, Buffers]:
+        """Gradients and the rest at its largest moment."""
+        return self.gradients, self.more
+
+    @property
+    def at_copy(self) -> tuple[int, Buffers]:
+        """Gradients and the rest when its largest copy is made."""
+        return self.gradients_at_copy, {**self.more, "reduced_copy": self.copy}
+
+
+def _reductions(workload: Workload, layout: Layout, states: FlatStates) -> tuple[Reductions, ...]:
+    return reductions(
+        workload,
+        layout.world_size,
+        states.zero,
+        states.kinds,
+        stage=layout.zero_stage,
+        accumulates=layout.gradient_accumulation_steps > 1,
+        offloaded=states.offloaded,
+    )
+
+
+def largest_copy_bytes(
+    workload: Workload, layout: Layout, kinds: Numerics, zero: ZeroSection, device: Device
+) -> int:
+    """Return the bytes of the largest copy that a reduction of gradients makes."""
+    ranks, offload = layout.world_size, layout.offload
+    if layout.zero_stage == 3:
+        return max(scatter_copies(workload, ranks, zero, kinds, offload=offload))
+    states = flat_states(workload, ranks, zero, kinds, offloaded=offload != "none", device=device)
+    return max(max(rank.copies) for rank in _reductions(workload, layout, states))
+
+
+def _through_layers(held: Buffers, passes: MicroBatch, beside: Sequence[_Beside]) -> Moment:
+    """Return the largest moment of the layers' backward pass, beside what is held in each stretch
+    and after the last one.
+
+    Copies are made when a gradient arrives, which need not be when a stretch has most.
+    """
+    waiting = passes.waiting
+    ended = stretch([])._replace(arriving=waiting, arriving_bytes=waiting.total())
+    stretches = [*passes.layers, ended]
+    before = list(accumulate([each.net_bytes for each in passes.layers], initial=0))
+    tops, arrivals = [
+        [
+            total + num_bytes + sum(more.values()) + gradients
+            for total, num_bytes, (gradients, more) in zip(before, sizes, others, strict=True)
+        ]
+        for sizes, others in (
+            ([each.top_bytes for each in stretches], [each.at_top for each in beside]),
+            ([each.arriving_bytes for each in stretches], [each.at_copy for each in beside]),
+        )
     ]
-    place = moments.index(max(moments))
+    at_copy = max(arrivals) > max(tops)
+    moments = arrivals if at_copy else tops
+    number = moments.index(max(moments))
     alive = passes.before_layers.copy()
-    for layer in passes.layers[:place]:
-        add_to(alive, layer.net)
-    add_to(alive, passes.layers[place].top)
-    kept, sent = beside[place]
-    return _pass(held, alive, place, gradients=kept, more=sent)
+    for each in passes.layers[:number]:
+        add_to(alive, each.net)
+    add_to(alive, stretches[number].arriving if at_copy else stretches[number].top)
+    gradients, more = beside[number].at_copy if at_copy else beside[number].at_top
+    place = Arrival(number) if at_copy else number
+    return _pass(held, alive, place, gradients=gradients, more=more)
 
 
-def gradient_levels(start: int, rank: Reductions) -> Iterator[int]:
-    """Yield the bytes of gradients in each stretch; what goes in one is there until its end."""
-    for gained, freed in zip(rank.gained, rank.freed, strict=True):
-        yield start + gained
+class GradientLevel(NamedTuple):
+    """Bytes of gradients in one stretch of backward."""
+
+    at_top: int
+    """Bytes at its largest moment."""
+    at_copy: int
+    """Bytes when its largest copy is made."""
+
+
+def gradient_levels(start: int, rank: Reductions) -> Iterator[GradientLevel]:
+    """Yield the bytes of gradients in each stretch and after the last one; what goes in one is
+    there until its end."""
+    for gained, before, freed in zip(rank.gained, rank.gained_before, rank.freed, strict=True):
+        yield GradientLevel(start + gained, start + before)
         start += gained - freed
 
 
@@ -192,14 +264,19 @@ def _stage_3(
         "persistent": states.persistent_bytes,
     }
     whole = gathered_parameters(
-        workload, ranks, zero, checkpointing=layout.activation_checkpointing, width=kinds.compute
+        workload,
+        ranks,
+        zero,
+        checkpointing=layout.activation_checkpointing,
+        width=kinds.compute,
+        from_host=layout.offload == "all",
     )
-    copies = scatter_copies(workload, ranks, zero, kinds)
+    copies = scatter_copies(workload, ranks, zero, kinds, offload=layout.offload)
     return {
         "load": _stage_3_load(
             states,
             weights,
-            0 if quantized else states.largest_gathered_bytes,
+            0 if quantized else states.largest_loaded_bytes,
             block(loading) if quantized else 0,
         ),
         **_stage_3_passes(held, passes, states, whole, copies),
@@ -215,6 +292,38 @@ def _stage_3(
     }
 
 
+def gathered_alone(workload: Workload, layout: Layout, passed: ForwardAlone) -> Moment:
+    """Return the largest moment of a forward pass that no backward pass follows, with what ZeRO-3
+    holds and gathers beside it."""
+    zero = zero_section(workload, layout)
+    assert zero is not None
+    kinds, ranks = numerics_of(workload, layout), layout.world_size
+    states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device="cuda")
+    whole = gathered_parameters(
+        workload,
+        ranks,
+        zero,
+        checkpointing=layout.activation_checkpointing,
+        width=kinds.compute,
+        from_host=layout.offload == "all",
+    )
+    before = passed.ahead[0].net if passed.ahead else stretch([]).net
+    held: Buffers = {
+        "reduce_buckets": states.bucket_bytes,
+        "persistent": states.persistent_bytes,
+    }
+    return larger(
+        *(
+            Moment({**held, **pass_buffers(alive), "gathered": num_bytes})
+            for alive, num_bytes in (
+                (before, whole.embedding),
+                (passed.layers, whole.forward),
+                (passed.whole, whole.head),
+            )
+        )
+    )
+
+
 def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, loading: int) -> Moment:
     """Return the largest of three moments: the load, with one whole parameter where parameters are
     sharded, and two of the setup."""
@@ -228,7 +337,7 @@ def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, load
                 "master_copies": copies,
                 "gradients": states.gradients_bytes,
                 "reduce_buckets": states.bucket_bytes,
-                "hooked_parameter": states.largest_trained_bytes,
+                "hooked_parameter": states.hooked_bytes,
             }
         ),
     )
@@ -247,13 +356,17 @@ def _stage_3_passes(
         more: Buffers = {"gathered": whole_bytes}
         return _pass(held, alive, place, gradients=states.gradients_bytes, more=more)
 
-    more: list[Buffers] = [
-        {"gathered": whole_bytes, "reduced_copy": max(copy, states.passing_bytes)}
-        for whole_bytes, copy in zip(whole.in_backward(len(passes.layers) - 1), copies, strict=True)
+    before = passes.ahead[0].net if passes.ahead else stretch([]).net
+    gradients = states.gradients_bytes
+    gathered = [*whole.in_backward(len(passes.layers) - 1), 0]
+    beside = [
+        _Beside(gradients, gradients, copy, {"gathered": whole_bytes})
+        for whole_bytes, copy in zip(gathered, copies, strict=True)
     ]
-    in_layers = _through_layers(held, passes, repeat(states.gradients_bytes, len(copies)), more)
+    in_layers = _through_layers(held, passes, beside)
     return {
         "forward": larger(
+            during(before, Border(0), whole.embedding),
             during(passes.layers_forward, "layers_forward", whole.forward),
             during(passes.forward, "forward", whole.head),
         ),

@@ -2,20 +2,24 @@
 
 read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8. A gradient is copied into the bucket; one
 that is larger stays where it is. The bucket is reduced when the next gradient has no room in it
-(reduce_independent_p_g_buckets_and_remove_grads): pieces that belong to several ranks are copied
-into one tensor first (allreduce_and_scatter, allreduce_bucket); then a rank copies the parameters
-that its part touches into a buffer, made at the first of them (copy_grads_in_partition). ZeRO-1
-leaves the others' large gradients where they are.
+(reduce_independent_p_g_buckets_and_remove_grads), the last one when backward has ended. Pieces that
+belong to several ranks are copied into one tensor first, as many as a bucket holds and one more
+(allreduce_and_scatter, allreduce_bucket); then a rank copies the parameters that its part touches
+into a buffer, made at the first of them (copy_grads_in_partition). ZeRO-1 leaves the others' large
+gradients where they are.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, product
+from operator import itemgetter
 from typing import NamedTuple
 
 from planner.base.units import block, ceil_div
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, partitions
+from planner.memory.zero_3 import NORM_ELEMENTS
 from planner.plan.schema import ZeroSection
-from planner.plan.vocabulary import ZeroStage
+from planner.plan.vocabulary import Offload, ZeroStage
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
 from planner.workload.settings_cache import TRAINED, cached_by_settings
@@ -23,8 +27,8 @@ from planner.workload.workload import Workload
 
 
 class Reductions(NamedTuple):
-    """One rank's reductions in each stretch of backward: the last layer first, the
-    embedding last."""
+    """One rank's reductions in each stretch of backward: the last layer first, the embedding after
+    all layers, and then what is reduced when backward has ended."""
 
     gained: tuple[int, ...]
     """Bytes that gradients come to hold in a stretch."""
@@ -32,6 +36,9 @@ class Reductions(NamedTuple):
     """Bytes that gradients give back in a stretch."""
     copies: tuple[int, ...]
     """Bytes of the largest copy in a stretch."""
+    gained_before: tuple[int, ...]
+    """Bytes that gradients have come to hold in a stretch before that copy is made: the one that it
+    is made of still waits."""
 
 
 @cached_by_settings(*TRAINED)
@@ -46,14 +53,17 @@ def reductions(
     offloaded: bool,
 ) -> tuple[Reductions, ...]:
     """Return the reductions of the ranks that may hold the most memory: those whose part comes
-    first, comes last, or overlaps the most parameters."""
+    first, comes last, or overlaps the most parameters. Where gradients are offloaded, micro-batches
+    before the last of a step keep them, and the last takes their norms."""
     whole = parameters(workload)
     parts = partitions(workload, ranks)
     touched = [sum(sizes) for sizes in zip(*(each.touched for each in parts), strict=True)]
     owners = _owners(whole.optimizer_groups, parts)
     stretches = _stretches(whole.before, whole.layers, whole.after)
     found = []
-    for rank in sorted({0, ranks - 1, touched.index(max(touched))}):
+    most_loaded = sorted({0, ranks - 1, touched.index(max(touched))})
+    ends_step = (False, True) if offloaded and accumulates else (True,)
+    for rank, last in product(most_loaded, ends_step):
         bucket = _Bucket(
             rank=rank,
             owners=owners,
@@ -62,24 +72,28 @@ def reductions(
             buffer_bytes=0 if offloaded else block(touched[rank] * kinds.gradient),
             keeps_others=stage == 1,
             freed_on_arrival=stage == 1 and accumulates,
-            keeps_own=offloaded and accumulates,
-            passes_through=offloaded,
+            clones=offloaded,
+            keeps_own=offloaded and not last,
+            passes_through=offloaded and last,
         )
         found.append(bucket.replay(stretches))
     return tuple(found)
 
 
-Owners = dict[str, tuple[int, int]]
-"""The first and the last rank whose part holds a piece of a parameter, by its name."""
+Owners = dict[str, dict[int, int]]
+"""Elements of the pieces of each parameter, by its name and by the rank whose part holds one."""
 
 
 def _owners(groups: Iterable[Sequence[Sized]], parts: Iterable[Partition]) -> Owners:
     found: Owners = {}
     for group, part in zip(groups, parts, strict=True):
-        start = 0
+        start, size = 0, part.part
         for each in group:
             end = start + each.elements
-            found[each.name] = start // part.part, (end - 1) // part.part
+            found[each.name] = {
+                rank: min(end, (rank + 1) * size) - max(start, rank * size)
+                for rank in range(start // size, (end - 1) // size + 1)
+            }
             start = end
     return found
 
@@ -96,28 +110,36 @@ def _stretches(
 
 @cached_by_settings(*TRAINED)
 def scatter_copies(
-    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics
+    workload: Workload, ranks: int, zero: ZeroSection, kinds: Numerics, *, offload: Offload
 ) -> tuple[int, ...]:
-    """Return the bytes of the largest contiguous copy in each stretch of backward under ZeRO-3.
+    """Return the bytes of the largest copies in each stretch of backward under ZeRO-3, and when it
+    has ended.
 
     read: deepspeed/runtime/comm/coalesced_collectives.py, reduce_scatter_coalesced: one gradient
-    that divides among the ranks is sent as it is.
+    that divides among the ranks is sent as it is. stage3.py, partition_grads: an offloaded slice
+    comes back to the device, and is there in fp64 for its norm.
     """
     whole = parameters(workload)
-    copies = []
+    copies: list[int] = []
     inside: list[int] = []
-    stretches = _stretches(whole.before, whole.layers, whole.after)
-    for number, stretch in enumerate(stretches):
+
+    def reduced() -> int:
+        slices = [ceil_div(each, ranks) for each in inside]
+        num_bytes = _contiguous(inside, ranks) * kinds.gradient
+        if offload == "none" or not slices:
+            return block(num_bytes)
+        norm = min(max(slices), NORM_ELEMENTS) * NORM_BYTES
+        return block(num_bytes) + block(max(slices) * kinds.gradient) + block(norm)
+
+    for stretch in _stretches(whole.before, whole.layers, whole.after):
         largest = 0
         for each in stretch:
             if inside and sum(inside) + each.elements > zero.reduce_bucket_size:
-                largest = max(largest, _contiguous(inside, ranks))
+                largest = max(largest, reduced())
                 inside = []
             inside.append(each.elements)
-        if number == len(stretches) - 1:
-            largest = max(largest, _contiguous(inside, ranks))
-        copies.append(block(largest * kinds.gradient))
-    return tuple(copies)
+        copies.append(largest)
+    return (*copies, reduced())
 
 
 def _contiguous(inside: Sequence[int], ranks: int) -> int:
@@ -138,49 +160,55 @@ class _Bucket:
     freed_on_arrival: bool
     """Whether earlier micro-batches have left a gradient, which goes when the next is in the
     bucket."""
+    clones: bool
+    """Whether a gradient that is larger than the bucket is copied when it arrives."""
     keeps_own: bool
-    """Whether gradients are added up in host memory and stay to the end of backward: they are
-    offloaded."""
+    """Whether the rank's gradients stay to the end of backward, beside their sums in host
+    memory."""
     passes_through: bool
-    """Whether gradients are taken to fp64 and to fp32 on their way: they are offloaded."""
+    """Whether gradients are taken to fp64 and to fp32 on their way to host memory."""
     filled: int = 0
     inside: list[Sized] = field(default_factory=list)
     has_buffer: bool = False
     gained: int = 0
     freed: int = 0
     copied: int = 0
+    gained_before: int = 0
 
     def replay(self, stretches: Sequence[Sequence[Sized]]) -> Reductions:
         """Return the reductions of one backward pass over these stretches."""
-        gained, freed, copies = [], [], []
-        for number, stretch in enumerate(stretches):
-            self.gained = self.freed = self.copied = 0
-            for each in stretch:
+        counted = []
+        for stretch in (*stretches, None):
+            self.gained = self.freed = self.copied = self.gained_before = 0
+            for each in stretch or ():
                 self._arrives(each)
-            if number == len(stretches) - 1:
+            if stretch is None:
                 self._reduce()
-            gained.append(self.gained)
-            freed.append(self.freed)
-            copies.append(self.copied)
-        return Reductions(gained=tuple(gained), freed=tuple(freed), copies=tuple(copies))
+            counted.append((self.gained, self.freed, self.copied, self.gained_before))
+        return Reductions(*zip(*counted, strict=True))
+
+    def _copies(self, num_bytes: int, gained_before: int) -> None:
+        if gained_before + num_bytes > self.gained_before + self.copied:
+            self.copied, self.gained_before = num_bytes, gained_before
 
     def _arrives(self, each: Sized) -> None:
         if self.filled + each.elements > self.size:
             self._reduce()
-        if self.passes_through and each.elements > self.size:
-            self.copied = max(self.copied, block(each.elements * self.width))
+        if self.clones and each.elements > self.size:
+            self._copies(block(each.elements * self.width), self.gained)
         if self.freed_on_arrival and each.elements <= self.size:
             self.freed += each.elements * self.width
         self.inside.append(each)
         self.filled += each.elements
 
     def _reduce(self) -> None:
-        self.copied = max(self.copied, self._copy_bytes())
+        before = self.gained
+        self._copies(self._copy_bytes(), before)
         for each in self.inside:
-            first, last = self.owners[each.name]
-            mine = first <= self.rank <= last
+            piece = self.owners[each.name].get(self.rank, 0)
+            mine = piece > 0
             if mine and self.passes_through:
-                self.copied = max(self.copied, block(each.elements * NORM_BYTES))
+                self._copies(block(piece * NORM_BYTES), before)
             if mine and not self.has_buffer:
                 self.has_buffer = True
                 self.gained += self.buffer_bytes
@@ -199,6 +227,14 @@ class _Bucket:
             self.gained += each.elements * self.width
 
     def _copy_bytes(self) -> int:
-        """Return the bytes of pieces of several ranks that are reduced together."""
-        ranks = {rank for each in self.inside for rank in self.owners[each.name]}
-        return block(self.filled * self.width) if len(ranks) > 1 else 0
+        """Return the bytes of the most pieces that are reduced together: neighbours of one rank are
+        one piece, and one alone is not copied."""
+        pieces = [piece for each in self.inside for piece in self.owners[each.name].items()]
+        largest, together = 0, list[int]()
+        for _, of_one_rank in groupby(pieces, key=itemgetter(0)):
+            together.append(sum(elements for _, elements in of_one_rank))
+            if len(together) > 1:
+                largest = max(largest, sum(together))
+            if sum(together) > self.size:
+                together = []
+        return block(largest * self.width)

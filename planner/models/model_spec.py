@@ -19,6 +19,7 @@ from planner.models.recurrent_shape import (
     GatedDeltaSpec,
     Mamba2Spec,
     OwnParameter,
+    Recurrence,
     ShortConvolutionSpec,
 )
 from planner.plan.vocabulary import Loss
@@ -271,7 +272,7 @@ class ModelSpec(Spec):
         )
 
     @property
-    def recurrence(self) -> GatedDeltaSpec | Mamba2Spec | ShortConvolutionSpec | None:
+    def recurrence(self) -> Recurrence | None:
         """What keeps the state in layers that keep one."""
         return self.mamba or self.convolution or self.delta
 

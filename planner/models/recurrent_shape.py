@@ -194,3 +194,7 @@ class ShortConvolutionSpec(Spec):
             OwnParameter((self.channels, 1, self.kernel_size), decays=True),
             *((OwnParameter((self.channels,)),) if self.bias else ()),
         )
+
+
+Recurrence = GatedDeltaSpec | Mamba2Spec | ShortConvolutionSpec
+"""What keeps a state in a layer."""

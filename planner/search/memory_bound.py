@@ -9,7 +9,7 @@ loss's gradient in fp32 outweighs all logits.
 from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass
-from planner.memory.footprint import gradient_sink
+from planner.memory.footprint import gradient_sink, waits_above
 from planner.search.candidate import Candidate
 from planner.tape.attention_kernels import as_kernels_see
 from planner.tape.tape import GradientSink
@@ -28,7 +28,7 @@ def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:
         as_kernels_see(candidate.worst_batch),
         numerics_of(workload, layout),
         gradient_sink(layout) if zero is None else "reduce",
-        0 if zero is None else zero.reduce_bucket_size,
+        0 if zero is None else waits_above(workload, layout, zero),
     )
     pairs = zip(_levels(variant, *run), _levels(workload, *run), strict=True)
     return max(0, *(of_variant - of_candidate for of_candidate, of_variant in pairs))

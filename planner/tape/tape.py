@@ -105,6 +105,9 @@ class Tape(UncountedWork):
         """Beginning of each layer: the last node before it, and its position in the log."""
         self.passed: list[int] = []
         """Positions in the log where backward left a layer, the last layer first."""
+        self.arrivals: list[int] = []
+        """Positions in the log where a gradient comes to be reduced; at last where backward has
+        gone all its way, and one that no bucket holds still waits."""
         self.fp16 = fp16
         """Whether 16-bit numbers are fp16, for which some kernels differ."""
         self._sink = sink
@@ -120,6 +123,11 @@ class Tape(UncountedWork):
         """Storages that contexts hold of each graph that backward passes, until it has passed all
         of it."""
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether a region runs again."""
+        return self._refilling
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
         """Return a tensor with a storage of its own."""
@@ -273,6 +281,8 @@ class Tape(UncountedWork):
             self._differentiate(node, arrived, queue)
             del node
         self._contexts.pop()
+        if not self._contexts and self._sink == "reduce":
+            self.arrivals.append(len(self.log))
         self._waits = None
 
     def _gradients(self, node: Node, incoming: Tensor) -> list[Tensor | None]:
@@ -313,11 +323,13 @@ class Tape(UncountedWork):
             made = outgoing[position]
             if made is None or (made.elements, made.width) == (elements, width):
                 continue
-            _inside = self._summing(made.elements // elements, elements) if node.sums_rows else None
+            _inside = (
+                self.sum_buffers(made.elements // elements, elements) if node.sums_rows else None
+            )
             outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
             del made, _inside
 
-    def _summing(self, rows: int, columns: int) -> list[Storage]:
+    def sum_buffers(self, rows: int, columns: int) -> list[Storage]:
         """Return what a sum over rows allocates inside, which no kernel of its own writes."""
         sizes = split_buffers(rows=rows, columns=columns) if rows > 1 else ()
         name = "buffer of a sum over rows"
@@ -359,6 +371,7 @@ class Tape(UncountedWork):
         into the bucket; one that is too large for it is reduced where it is, when the next
         parameter's arrives (reduce_independent_p_g_buckets_and_remove_grads).
         """
+        self.arrivals.append(len(self.log))
         self._waits = None
         if gradient.elements > self._reduce_bucket_size:
             assert gradient.storage is not None

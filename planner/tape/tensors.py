@@ -17,7 +17,8 @@ RENAMED = 0
 
 
 class Storage:
-    """Bytes that are alive as long as something holds this object."""
+    """Bytes that are alive as long as something holds this object; one of no bytes takes no block,
+    and is in no log."""
 
     __slots__ = ("block_bytes", "log", "name", "num_bytes", "owner")
 
@@ -27,10 +28,12 @@ class Storage:
         self.block_bytes = -(-num_bytes // ALLOCATOR_BLOCK_BYTES) * ALLOCATOR_BLOCK_BYTES
         self.owner = owner
         self.name = name
-        log.append((self.block_bytes, owner, id(self), name))
+        if num_bytes:
+            log.append((self.block_bytes, owner, id(self), name))
 
     def __del__(self) -> None:
-        self.log.append((-self.block_bytes, self.owner, id(self), self.name))
+        if self.block_bytes:
+            self.log.append((-self.block_bytes, self.owner, id(self), self.name))
 
     def passes_to(self, owner: Owner) -> None:
         """Give the same bytes to another owner."""

@@ -34,10 +34,14 @@ class Conventions(Spec):
     gradients and moments exist; otherwise only the first micro-batch has that length."""
     attention: Attention
     """Kernel of scaled_dot_product_attention."""
+    losses: dict[str, str]
+    """Words of its rows for the loss by method; ``other`` for all methods that are not named."""
+    optimizers: tuple[str, ...]
+    """Words of its rows for AdamW, paged where weights are packed."""
     attention_of: dict[str, Attention] = field(default_factory=dict)
     """Kernel by model, where it differs."""
     launches: dict[str, Launch] = field(default_factory=dict)
-    """Launches by the id of their row."""
+    """Launches by the id of their row; all others are of one process."""
     aside: dict[str, str] = field(default_factory=dict)
     """Rows that the source does not specify in full, with what is missing."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from typing import get_args
 
-from benchmarks.accuracy.litgpt.conventions import Launch, sources
+from benchmarks.accuracy.litgpt.conventions import Conventions, Launch, sources
 from benchmarks.accuracy.litgpt.fsdp import ShardedRun
 from benchmarks.accuracy.litgpt.shape import shapes
 from benchmarks.accuracy.litgpt.training import MicroBatch, TrainingRun
@@ -15,6 +15,8 @@ from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.memory.workspaces import cublas_workspaces
 
 DOUBLE_QUANT = {"none": None, "nf4": False, "nf4-double": True}
+PRECISION = "bf16"
+"""All that its launches have: weights, gradients and states in 16 bit, without autocast."""
 TARGETS = {"o": "proj", "gate": "mlp", "up": "mlp", "down": "mlp", "lm_head": "head"}
 """LitGPT's words by the table's, where they differ."""
 
@@ -26,7 +28,20 @@ def set_aside(row: Row) -> str | None:
         return "model not declared"
     if row.method not in get_args(Method):
         return f"method {row.method}"
-    return source.aside.get(row.id)
+    return source.aside.get(row.id) or _unknown_word(row, source)
+
+
+def _unknown_word(row: Row, source: Conventions) -> str | None:
+    """Return the first setting that is not the one of its table's launches."""
+    settings = (
+        (f"precision {row.precision}", row.precision == PRECISION),
+        (f"parallel {row.parallel}", row.parallel == "single" or row.id in source.launches),
+        (f"optimizer {row.optimizer}", row.optimizer in source.optimizers),
+        (f"offload {row.offload}", row.offload == "none"),
+        (f"loss {row.loss}", row.loss == source.losses.get(row.method, source.losses["other"])),
+        (f"quantization {row.quantization}", row.quantization in DOUBLE_QUANT),
+    )
+    return next((word for word, known in settings if not known), None)
 
 
 def timeline(row: Row, *, steady: bool | None = None) -> Timeline:

@@ -69,6 +69,7 @@ def gated_delta_net(decoder: Decoder, layer: Layer, x: Tensor, delta: GatedDelta
     operands = _Operands(query, key, value, decay, beta)
     output = _recurrence(decoder, operands, delta)
     output = _gated_norm(decoder, layer, output, z, delta)
+    decoder.keep_state(delta)
     return decoder.linear(layer, "out_proj", output)
 
 

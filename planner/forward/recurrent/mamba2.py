@@ -61,6 +61,7 @@ def mamba2_mixer(decoder: Decoder, layer: Layer, x: Tensor, mamba: Mamba2Spec) -
     operands = _Operands(x, steps, rates, write, read)
     scanned = _ChunkScan(decoder, layer, mamba).scanned(operands)
     output = _gated(decoder, layer, scanned, gate, mamba)
+    decoder.keep_state(mamba)
     return decoder.linear(
         layer, "out_proj", ops.cast(tape, output, width, "output of the mixer, cast")
     )

@@ -26,6 +26,7 @@ def short_convolution(
         bias=shape.bias,
         activated=False,
     )
+    decoder.keep_state(shape)
     return decoder.linear(
         layer, "out_proj", ops.mul(tape, second, x, "output of the convolution, gated")
     )

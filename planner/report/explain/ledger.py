@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass, passed_layers
-from planner.memory.buffers import Border, Place
-from planner.memory.footprint import Moments, gradient_sink
+from planner.memory.buffers import Arrival, Border, Place
+from planner.memory.footprint import Moments, gradient_sink, waits_above
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Phase
 from planner.search.candidate import Candidate
@@ -76,7 +76,7 @@ def _pass_of(candidate: Candidate) -> ModelPass:
         numerics_of(workload, layout),
         layers=passed_layers(workload.model, layout.checkpointing),
         sink=gradient_sink(layout) if zero is None else "reduce",
-        reduce_bucket_size=0 if zero is None else zero.reduce_bucket_size,
+        reduce_bucket_size=0 if zero is None else waits_above(workload, layout, zero),
     )
 
 
@@ -84,6 +84,9 @@ def _end_of_moment(run: ModelPass, place: Place) -> int:
     """Return how many events of the log lead to the largest moment of a place in the pass."""
     start, stop = _stretch(run, place)
     levels = list(accumulate((num_bytes for num_bytes, *_ in run.tape.log), initial=0))
+    if isinstance(place, Arrival):
+        arrivals = [arrival for arrival in run.tape.arrivals if start < arrival <= stop]
+        return max(arrivals or [run.tape.arrivals[-1]], key=levels.__getitem__)
     return max(range(start, stop + 1), key=levels.__getitem__)
 
 
@@ -93,9 +96,10 @@ def _stretch(run: ModelPass, place: Place) -> tuple[int, int]:
     if isinstance(place, Border):
         _, border = run.tape.borders[place.layer]
         return border, border
-    if isinstance(place, int):
-        borders = [*run.tape.passed, end]
-        return borders[place], borders[place + 1]
+    if isinstance(place, Arrival | int):
+        borders = [*run.tape.passed, end, end]
+        number = place.stretch if isinstance(place, Arrival) else place
+        return borders[number], borders[number + 1]
     _, last_border = run.tape.borders[-1]
     stretches = {
         "layers_forward": (0, last_border),

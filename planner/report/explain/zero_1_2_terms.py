@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from planner.base.phrases import Phrase
-from planner.memory.buffers import Buffer
+from planner.memory.buffers import Arrival, Buffer
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, flat_update
 from planner.memory.zero_phases import earlier_gradients, gradient_levels
 from planner.memory.zero_reductions import reductions
@@ -74,7 +74,7 @@ def _setup_gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
 def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:
     """Yield the rank's buffer; ZeRO-1 has earlier micro-batches' gradients whole before that."""
     place, width = plan.moments[phase].place, plan.kinds.gradient
-    if isinstance(place, int):
+    if isinstance(place, Arrival | int):
         gradients, _ = _replayed(plan, place)
         yield Term(name=Phrase("gradients, replayed"), bytes=bytes_of(gradients), source=REPLAYED)
     elif phase != "optimizer_step" and plan.layout.zero_stage == 1:
@@ -99,15 +99,16 @@ def _reduce_buckets(plan: Explained, _phase: Phase) -> Iterator[Term]:
 
 def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
     place = plan.moments[phase].place
-    assert isinstance(place, int)
+    if not isinstance(place, Arrival):
+        return
     _, copy = _replayed(plan, place)
     name = Phrase("the largest copy while gradients are reduced, replayed")
     yield Term(name=name, bytes=bytes_of(copy), source=REPLAYED)
 
 
-def _replayed(plan: Explained, place: int) -> tuple[int, int]:
+def _replayed(plan: Explained, place: Arrival | int) -> tuple[int, int]:
     """Return bytes of gradients and of their largest copy in one stretch of backward, on the rank
-    where the two are most."""
+    where the two are most; there is no copy but where gradients arrive."""
     layout, states = plan.layout, plan.flat
     earlier = earlier_gradients(plan.workload, layout, states)
     ranks = reductions(
@@ -119,8 +120,14 @@ def _replayed(plan: Explained, place: int) -> tuple[int, int]:
         accumulates=layout.gradient_accumulation_steps > 1,
         offloaded=states.offloaded,
     )
-    levels = [(list(gradient_levels(earlier, rank))[place], rank.copies[place]) for rank in ranks]
-    return max(levels, key=sum)
+    at_arrival = isinstance(place, Arrival)
+    number = place.stretch if isinstance(place, Arrival) else place
+    choices = []
+    for rank in ranks:
+        level = list(gradient_levels(earlier, rank))[number]
+        at_copy = level.at_copy, rank.copies[number]
+        choices.append(at_copy if at_arrival else (level.at_top, 0))
+    return max(choices, key=sum)
 
 
 def _offload_buffer(plan: Explained, _phase: Phase) -> Iterator[Term]:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from planner.base.phrases import Phrase
 from planner.base.units import ceil_div
-from planner.memory.buffers import Buffer
+from planner.memory.buffers import Arrival, Border, Buffer
 from planner.memory.zero_1_2 import NORM_BYTES
-from planner.memory.zero_3 import NORM_ELEMENTS
 from planner.memory.zero_3_gathering import gathered_parameters
 from planner.memory.zero_reductions import scatter_copies
 from planner.plan.vocabulary import Phase
@@ -129,10 +128,14 @@ def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
         plan.zero,
         checkpointing=plan.layout.activation_checkpointing,
         width=plan.kinds.compute,
+        from_host=plan.layout.offload == "all",
     )
     place = plan.moments[phase].place
-    if isinstance(place, int):
-        num_bytes = whole.in_backward(plan.workload.model.num_layers)[place]
+    if isinstance(place, Arrival | int):
+        number = place.stretch if isinstance(place, Arrival) else place
+        num_bytes = [*whole.in_backward(plan.workload.model.num_layers), 0][number]
+    elif isinstance(place, Border):
+        num_bytes = whole.embedding
     else:
         num_bytes = whole.forward if place == "layers_forward" else whole.head
     name = Phrase("weights gathered to run and fetched ahead, replayed")
@@ -141,36 +144,33 @@ def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
 
 def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
     """Yield the copy that gradients are sent from, or what an offloaded one passes through."""
-    place = plan.moments[phase].place
-    assert isinstance(place, int)
-    copies = scatter_copies(plan.workload, plan.layout.world_size, plan.zero, plan.kinds)
-    copy = Count(copies[place], Phrase("bytes of gradients that are sent, replayed"))
-    amount = largest(copy, _passing(plan))
-    source = SCATTERED if plan.layout.offload == "none" else f"{SCATTERED}; {OFFLOADED}"
-    yield Term(name=Phrase("gradients while they are reduced"), bytes=amount, source=source)
-
-
-def _passing(plan: Explained) -> Expression:
-    if plan.layout.offload == "none":
-        return bytes_of(0)
-    size, kinds = plan.sliced.largest_slice, plan.kinds
-    gradient = blocks(Count(size, Phrase("gradients of the largest slice")), kinds.gradient)
-    norm = blocks(Count(min(size, NORM_ELEMENTS), Phrase("elements for its norm")), NORM_BYTES)
-    if plan.layout.offload != "all":
-        return total(gradient, norm)
-    return total(
-        gradient, norm, blocks(Count(size, Phrase("elements of its weight")), kinds.compute)
+    place, offload = plan.moments[phase].place, plan.layout.offload
+    if not isinstance(place, Arrival):
+        return
+    copies = scatter_copies(
+        plan.workload, plan.layout.world_size, plan.zero, plan.kinds, offload=offload
     )
+    copy = Count(copies[place.stretch], Phrase("bytes of gradients that are sent, replayed"))
+    source = SCATTERED if offload == "none" else f"{SCATTERED}; {OFFLOADED}"
+    yield Term(name=Phrase("gradients while they are reduced"), bytes=copy, source=source)
 
 
 def _loaded_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
     name = Phrase("the largest parameter while it is loaded")
     yield Term(name=name, bytes=_largest_one(plan), source=STAGE_3)
+    if plan.layout.offload == "all":
+        name = Phrase("its slice, on its way to host memory")
+        amount = bytes_of(plan.sliced.largest_slice_bytes)
+        yield Term(name=name, bytes=amount, source=STAGE_3)
 
 
 def _hooked_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
     name = Phrase("the largest parameter that trains, whole for its hook")
     yield Term(name=name, bytes=_largest_one(plan, trains=True), source=STAGE_3)
+    if plan.layout.offload == "all":
+        name = Phrase("its slice, which comes from host memory")
+        size = Count(plan.sliced.largest_slice, Phrase("elements"))
+        yield Term(name=name, bytes=blocks(size, plan.kinds.compute), source=STAGE_3)
 
 
 def _saved_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:

@@ -20,10 +20,10 @@ from launcher.run.read_plan import plan_text
 from planner.base.units import GIB
 from planner.plan.optimizer_presets import optimizers
 from planner.recipes.load_recipe import load_recipe
+from planner.search.repredict import workload_of
 from tests.launcher.launching import launch, write_plan
 from tests.launcher.planned import planned
 from tests.launcher.plans import full, plan
-from tests.oracle.test_optimizers import unused_table_bytes
 
 TOLERANCE = (-0.03, 0.05)
 """Of the prediction over the trace, cuBLAS' workspaces aside, which are not traced."""
@@ -90,7 +90,8 @@ def test_the_update_of_every_optimizer(name: str) -> None:
         sum(side.phases["optimizer_step"].get(part, 0) for part in parts)
         for side in (found.predicted, found.observed)
     )
-    assert ours - made.prediction.cublas_bytes == theirs - unused_table_bytes(name)
+    on_host = counted_on_the_host(name, workload_of(made), "cuda")
+    assert ours - made.prediction.cublas_bytes == theirs - on_host
 
 
 @pytest.mark.parametrize("name", ["bloom-560m", "gpt2", "phi-1.5"])

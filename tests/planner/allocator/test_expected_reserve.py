@@ -68,3 +68,12 @@ def test_several_ranks_reserve_at_least_their_tensors(zero_stage: int) -> None:
     best = decide(asked).chosen
     assert 0 <= best.expected.cached_bytes < 0.2 * best.expected.peak_allocated_bytes
     assert best.memory.low_bytes <= best.expected.device_used_bytes <= best.memory.high_bytes
+
+
+@pytest.mark.parametrize(
+    ("model", "method"), [("baichuan2-13b", "lora"), ("phi-3-mini-4k-instruct", "full")]
+)
+def test_tensors_of_no_bytes_take_no_block(model: str, method: str) -> None:
+    """One has no rotary tables, the other no row of the embedding that pads."""
+    best = decide(request(cards(1, 180), model=model, method=method, sequence_length=512)).chosen
+    assert best.expected.reserved_bytes >= best.expected.peak_allocated_bytes

@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ WHOLE = {
 def test_each_key_is_carried_over_or_named() -> None:
     told = translate(WHOLE, ["--gpus", "4xrtx-4090"], 4)
     values = parse_arguments(plan, shlex.split(told.plan)[1:])
-    given = {
+    given: dict[str, Any] = {
         "micro_batch_size": 2,
         "global_batch_size": 64,
         "lora_targets": "q_proj,v_proj",
