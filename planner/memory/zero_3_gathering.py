@@ -46,6 +46,13 @@ class GatheredBytes(NamedTuple):
     """Bytes in the backward pass of each layer that was run, the last one first; then of the
     embedding."""
 
+    def in_forward(self, *, from_host: bool) -> int:
+        """Return the bytes that are counted while layers run forward: at least those of the
+        embedding, which may stay where layers run again, so that a plan which recomputes fewer
+        layers does not seem the leaner one. Slices that come from host memory are most of what such
+        a rank holds, and are counted when they are there."""
+        return self.forward if from_host else max(self.embedding, self.forward)
+
     def in_backward(self, num_layers: int) -> list[int]:
         """Return the bytes for each layer of a model with so many layers.
 

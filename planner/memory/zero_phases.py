@@ -367,7 +367,11 @@ def _stage_3_passes(
     return {
         "forward": larger(
             during(before, Border(0), whole.embedding),
-            during(passes.layers_forward, "layers_forward", whole.forward),
+            during(
+                passes.layers_forward,
+                "layers_forward",
+                whole.in_forward(from_host=states.offload == "all"),
+            ),
             during(passes.forward, "forward", whole.head),
         ),
         "backward": larger(during(passes.head_backward, "head_backward", whole.head), in_layers),

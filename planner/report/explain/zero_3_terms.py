@@ -136,8 +136,10 @@ def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
         num_bytes = [*whole.in_backward(plan.workload.model.num_layers), 0][number]
     elif isinstance(place, Border):
         num_bytes = whole.embedding
+    elif place == "layers_forward":
+        num_bytes = whole.in_forward(from_host=plan.layout.offload == "all")
     else:
-        num_bytes = whole.forward if place == "layers_forward" else whole.head
+        num_bytes = whole.head
     name = Phrase("weights gathered to run and fetched ahead, replayed")
     yield Term(name=name, bytes=bytes_of(num_bytes), source=COORDINATOR)
 
