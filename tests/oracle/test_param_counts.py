@@ -135,7 +135,9 @@ def _matrices(layer: torch.nn.Module) -> list[tuple[str, int, int, bool]]:
     found = []
     for path, module in layer.named_modules():
         name = path.rpartition(".")[2]
-        if type(module) is torch.nn.Linear:
+        if type(module).__name__.endswith(ROUTED):
+            continue
+        if isinstance(module, torch.nn.Linear):
             found.append((name, module.in_features, module.out_features, module.bias is not None))
         elif isinstance(module, Conv1D):
             found.append((name, module.nx, module.nf, True))

@@ -24,6 +24,7 @@ from planner.search.repredict import workload_of
 from tests.launcher.launching import launch, write_plan
 from tests.launcher.planned import planned
 from tests.launcher.plans import full, plan
+from tests.oracle.test_optimizers import counted_on_the_host
 
 TOLERANCE = (-0.03, 0.05)
 """Of the prediction over the trace, cuBLAS' workspaces aside, which are not traced."""
