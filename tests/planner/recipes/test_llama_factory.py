@@ -71,6 +71,7 @@ WHOLE = {
 def test_each_key_is_carried_over_or_named() -> None:
     told = translate(WHOLE, ["--gpus", "4xrtx-4090"], 4)
     values = parse_arguments(plan, shlex.split(told.plan)[1:])
+    settings = ["schedule.kind=constant", "schedule.warmup_ratio=0.1", "adapter.alpha=16"]
     given = {
         "micro_batch_size": 2,
         "global_batch_size": 64,
@@ -80,9 +81,8 @@ def test_each_key_is_carried_over_or_named() -> None:
         "zero_stage": 3,
         "offload": "all",
         "gpus": "4xrtx-4090",
-        "settings": ["schedule.warmup_ratio=0.1", "adapter.alpha=16"],
+        "settings": settings,
     }
-    given["settings"] = ["schedule.kind=constant", *given["settings"]]
     assert {name: values[name] for name in given} == given
     assert told.launch == "--set adapter.dropout=0.05 --output saves/q"
     assert told.sentence.endswith(
