@@ -90,6 +90,39 @@ def test_each_key_is_carried_over_or_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"neat_packing": True}, "--packing"),
+        ({"packing": True, "neat_packing": False}, "--packing"),
+        ({"packing": False}, "--no-packing"),
+        ({"quantization_bit": 8}, "--recipe qlora-int8"),
+        ({"finetuning_type": "full", "max_steps": -1}, "--method full"),
+        ({"deepspeed": "ds_z2_offload_config.json"}, "--zero-stage 2 --offload optimizer"),
+        ({"flash_attn": "disabled"}, "--attention eager"),
+    ],
+)
+def test_values_that_are_said_otherwise(keys: dict[str, object], said: str) -> None:
+    told = translate({"model_name_or_path": "a/b", **keys}, devices=2)
+    assert told.plan.endswith(f" {said}")
+    assert told.left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("deepspeed", "ds_z3_partial_offload_config.json"),
+        ("flash_attn", "fa2"),
+        ("optim", "adamw_mini"),
+        ("lr_scheduler_type", "inverse_sqrt"),
+        ("val_size", 500),
+        ("report_to", ["neptune"]),
+    ],
+)
+def test_values_without_a_counterpart_are_named(key: str, value: object) -> None:
+    assert translate({"model_name_or_path": "a/b", key: value}, devices=2).left_out == (key,)
+
+
 def test_what_is_typed_beside_the_file_decides() -> None:
     typed = ["--micro-batch-size", "1", "--strategy", "fsdp", "--set", "adapter.alpha=8"]
     told = shlex.split(translate(WHOLE, typed, 4).plan)
