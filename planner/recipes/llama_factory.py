@@ -1,7 +1,8 @@
 """A configuration file of LLaMA-Factory, which is no recipe: it has options here
 (docs/how-to/from-llama-factory.md).
 
-read: src/llamafactory/hparams and examples/deepspeed at v0.9.3.
+read: src/llamafactory/hparams/finetuning_args.py and model_args.py at 00577a8, data_args.py at
+072bfe2, examples/deepspeed at 1d6e8b2.
 """
 
 import re
@@ -28,7 +29,6 @@ SETTINGS = {
     "warmup_ratio": "schedule.warmup_ratio",
     "weight_decay": "optimizer.weight_decay",
     "max_grad_norm": "optimizer.max_grad_norm",
-    "max_steps": "training.max_steps",
     "seed": "training.seed",
     "logging_steps": "training.logging_steps",
     "save_steps": "training.save_steps",
@@ -50,6 +50,8 @@ SCHEDULES = {
     "constant": "constant",
     "constant_with_warmup": "constant",
 }
+BITSANDBYTES = {"quantization_method": ("bnb", "bitsandbytes"), "quantization_type": ("nf4",)}
+"""Values that say what a quantized base is here in any case."""
 BATCH_PER_DEVICE = 8
 """read: transformers/training_args.py at 5.23.0, per_device_train_batch_size."""
 _STAGE = re.compile(r"(?:zero|stage|z)[-_]?(?:stage)?[-_]?([0-3])")
@@ -159,6 +161,7 @@ def _plan_options(
     yield _model(asked)
     yield from _method(asked)
     yield from _batch(asked, devices)
+    yield from _packing(asked)
     for key, option in OPTIONS.items():
         if key in asked:
             yield (key,), (option, str(asked[key]))
@@ -215,8 +218,9 @@ def _method(asked: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], _Argume
         yield ("quantization_bit",), ("--method", "qlora")
     else:
         yield (), ("--method", "lora")
-    if asked.get("quantization_method") in ("bitsandbytes", "bnb"):
-        yield ("quantization_method",), ()
+    for key, usual in BITSANDBYTES.items():
+        if asked.get(key) in usual:
+            yield (key,), ()
     if "lora_rank" in asked:
         yield ("lora_rank",), ("--lora-rank", str(asked["lora_rank"]))
     targets = asked.get("lora_target")
@@ -236,12 +240,19 @@ def _batch(asked: Mapping[str, Any], devices: int) -> Iterator[tuple[tuple[str, 
         yield (), ("--global-batch-size", str(micro * accumulation * devices))
 
 
+def _packing(asked: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], _Arguments]]:
+    """Yield whether samples are packed, which neat_packing asks for too."""
+    found = [asked[key] for key in ("packing", "neat_packing") if key in asked]
+    if found:
+        yield ("packing", "neat_packing"), ("--packing" if any(found) else "--no-packing",)
+
+
 def _deepspeed(file: str) -> Iterator[_Arguments]:
     """Yield the stage and offload that the name of a configuration tells; most are copies of
     LLaMA-Factory's own."""
     name = file.rpartition("/")[2].lower()
     stage = _STAGE.search(name)
-    if stage is None:
+    if stage is None or "partial" in name:
         return
     yield "--zero-stage", stage[1]
     if "offload" in name and stage[1] in "23":
@@ -288,6 +299,7 @@ def _trackers(value: Any) -> _Arguments | None:
 
 
 _READ: dict[str, Callable[[Any], _Arguments | None]] = {
+    "max_steps": lambda steps: () if steps == -1 else _setting("training.max_steps", steps),
     "optim": _optimizer,
     "lr_scheduler_type": _schedule,
     "flash_attn": _attention,
@@ -295,8 +307,6 @@ _READ: dict[str, Callable[[Any], _Arguments | None]] = {
     "bf16": _flag("--precision", "bf16"),
     "fp16": _flag("--precision", "fp16"),
     "pure_bf16": _flag("--precision", "pure-bf16"),
-    "packing": _flag("--packing", otherwise=("--no-packing",)),
-    "neat_packing": _flag(),
     "gradient_checkpointing": _flag(
         "--activation-checkpointing", otherwise=("--no-activation-checkpointing",)
     ),

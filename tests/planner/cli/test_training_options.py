@@ -10,6 +10,7 @@ from planner.base.errors import InvalidRequestError
 from planner.base.strict_yaml import read_spec
 from planner.cli.plan_command import plan
 from planner.plan.schema import Plan
+from planner.search.repredict import predicted
 
 OPTIONS: dict[str, Any] = {"model": "qwen2.5-0.5b", "gpus": "rtx-4090", "output": Path("p.yaml")}
 
@@ -34,6 +35,16 @@ def test_a_number_of_steps_takes_the_place_of_epochs() -> None:
     plan(**OPTIONS, settings=["training.max_steps=12"])
     training = read_spec(Plan, Path("p.yaml")).training
     assert (training.max_steps, training.epochs) == (12, None)
+
+
+def test_settings_of_adapters_and_clipping_change_no_prediction() -> None:
+    settings = ["adapter.alpha=7", "adapter.rslora=true", "optimizer.max_grad_norm=0.5"]
+    plan(**OPTIONS, method="lora", settings=settings)
+    made = read_spec(Plan, Path("p.yaml"))
+    assert made.adapter is not None
+    changed = made.adapter.alpha, made.adapter.rslora, made.optimizer.max_grad_norm
+    assert changed == (7, True, 0.5)
+    assert predicted(made).prediction == made.prediction
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -72,7 +71,8 @@ WHOLE = {
 def test_each_key_is_carried_over_or_named() -> None:
     told = translate(WHOLE, ["--gpus", "4xrtx-4090"], 4)
     values = parse_arguments(plan, shlex.split(told.plan)[1:])
-    given: dict[str, Any] = {
+    settings = ["schedule.kind=constant", "schedule.warmup_ratio=0.1", "adapter.alpha=16"]
+    given = {
         "micro_batch_size": 2,
         "global_batch_size": 64,
         "lora_targets": "q_proj,v_proj",
@@ -81,14 +81,46 @@ def test_each_key_is_carried_over_or_named() -> None:
         "zero_stage": 3,
         "offload": "all",
         "gpus": "4xrtx-4090",
-        "settings": ["schedule.warmup_ratio=0.1", "adapter.alpha=16"],
+        "settings": settings,
     }
-    given["settings"] = ["schedule.kind=constant", *given["settings"]]
     assert {name: values[name] for name in given} == given
     assert told.launch == "--set adapter.dropout=0.05 --output saves/q"
     assert told.sentence.endswith(
         "; name the data with --data; not carried over: template, ddp_timeout"
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"neat_packing": True}, "--packing"),
+        ({"packing": True, "neat_packing": False}, "--packing"),
+        ({"packing": False}, "--no-packing"),
+        ({"quantization_bit": 8}, "--recipe qlora-int8"),
+        ({"finetuning_type": "full", "max_steps": -1}, "--method full"),
+        ({"deepspeed": "ds_z2_offload_config.json"}, "--zero-stage 2 --offload optimizer"),
+        ({"flash_attn": "disabled"}, "--attention eager"),
+    ],
+)
+def test_values_that_are_said_otherwise(keys: dict[str, object], said: str) -> None:
+    told = translate({"model_name_or_path": "a/b", **keys}, devices=2)
+    assert told.plan.endswith(f" {said}")
+    assert told.left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("deepspeed", "ds_z3_partial_offload_config.json"),
+        ("flash_attn", "fa2"),
+        ("optim", "adamw_mini"),
+        ("lr_scheduler_type", "inverse_sqrt"),
+        ("val_size", 500),
+        ("report_to", ["neptune"]),
+    ],
+)
+def test_values_without_a_counterpart_are_named(key: str, value: object) -> None:
+    assert translate({"model_name_or_path": "a/b", key: value}, devices=2).left_out == (key,)
 
 
 def test_what_is_typed_beside_the_file_decides() -> None:
