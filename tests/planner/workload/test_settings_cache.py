@@ -15,6 +15,7 @@ from planner.base.bounded_cache import MOST_KEPT
 from planner.hardware.cards import load_gpu, named_cluster
 from planner.memory.between_steps import evaluation_parts
 from planner.models.model_presets import load_model
+from planner.models.model_spec import ModelSpec
 from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import METHODS, Offload, Strategy
 from planner.recipes.load_recipe import load_recipe
@@ -26,6 +27,7 @@ from planner.workload.parameters import parameters
 from planner.workload.settings import settings_of
 from planner.workload.settings_cache import CachedBySettings, with_only
 from planner.workload.workload import Workload
+from tests.oracle.small_models import SHAPES
 
 UNBOUNDED = {
     "_preset",
@@ -53,9 +55,9 @@ def caches() -> Iterator[tuple[str, Any]]:
                 yield value.__name__, value
 
 
-def small_workload(method: str, **changes: object) -> Workload:
+def small_workload(method: str, *, model: ModelSpec = SMALL, **changes: object) -> Workload:
     settings = settings_of(load_recipe(method))
-    workload = Workload(model=SMALL, settings=settings, compute="bf16")
+    workload = Workload(model=model, settings=settings, compute="bf16")
     return workload.with_settings(sequence_length=64, **changes)
 
 
@@ -136,6 +138,8 @@ def price_everything() -> None:
             _bounds = most_saved_bytes(other_loss, priced), most_saved_s(priced)
             evaluation_parts(workload, priced.layout, "cuda", priced.footprint)
         _of_more_samples = candidate(workload, micro_batch_size=2).throughput
+    outside = small_workload("qlora", model=SHAPES["gemma4-small"])
+    _bound_outside = most_saved_bytes(outside.with_settings(loss="standard"), candidate(outside))
 
 
 def test_computations_read_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> None:
