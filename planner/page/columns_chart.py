@@ -24,6 +24,8 @@ TO_MIDDLE = 5
 """Pixels from the middle of a line of text to its base."""
 TOP = 14
 """Pixels from the top to the base of the first line of text."""
+TEXT_ROOM = 22
+"""Pixels between two lines from which the lower one has its text between them."""
 THINNEST = 1.5
 """Pixels of the thinnest segment that is drawn."""
 
@@ -70,7 +72,7 @@ def columns_chart(
         "svg",
         *(_grid(scale, tick) for tick in scale.ticks),
         *(_column(scale, column, n, len(columns)) for n, column in enumerate(columns)),
-        *(_line(scale, line) for line in lines),
+        *(_line(scale, line, lines) for line in lines),
         class_="plot",
         height=HEIGHT + LABELS,
         role="img",
@@ -134,12 +136,15 @@ def _column(scale: Scale, column: ColumnOfParts, number: int, count: int) -> Mar
     return element("g", *rectangles, *texts, class_="stands-out" if column.stands_out else None)
 
 
-def _line(scale: Scale, line: Line) -> Markup:
+def _line(scale: Scale, line: Line, lines: Sequence[Line]) -> Markup:
+    """Return a line with its text above it, or below where another line is close above."""
     y = _y(scale, line.size)
+    above = (y - _y(scale, other.size) for other in lines if other.size > line.size)
+    to_text = -7 if min(above, default=TEXT_ROOM) >= TEXT_ROOM else 15
     place = {"x": "100%", "text_anchor": "end"} if line.at_end else {"x": "0"}
     return element(
         "g",
         element("line", x1=0, x2="100%", y1=y, y2=y),
-        element("text", line.text, y=y - 7, **place),
+        element("text", line.text, y=y + to_text, **place),
         class_=f"across {line.kind}",
     )
