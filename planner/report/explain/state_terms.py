@@ -90,6 +90,11 @@ def frozen_terms(workload: Workload, kinds: Numerics) -> Iterator[Term]:
     if routed:
         yield Term(name=Phrase("routed experts"), bytes=experts, source=SHAPE)
     yield Term(name=Phrase("embeddings, head, norms and biases"), bytes=rest, source=SHAPE)
+    if model.fp32_params and kinds.kept > kinds.outside:
+        wider = Count(model.fp32_params, Phrase("parameters")) * bytes_of(
+            kinds.kept - kinds.outside
+        )
+        yield Term(name=Phrase("what stays in fp32, beyond that"), bytes=wider, source=SHAPE)
 
 
 def _quantized_terms(workload: Workload) -> Iterator[Term]:
