@@ -110,12 +110,12 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
             else Phrase("holds {content}", content=described(content))
         )
         raise InvalidFileError(path, 1, Phrase("{there} where keys are expected", there=there))
-    other = _of_another_kind(kind, content)
-    if other is not None:
-        raise InvalidFileError(path, None, other)
     try:
         return convert(content, kind)
     except ValidationError as error:
+        other = _of_another_kind(kind, content)
+        if other is not None:
+            raise InvalidFileError(path, None, other) from error
         problem = problem_of(error, kind, content)
         raise InvalidFileError(path, _line_of(text, problem.location), problem.text) from error
 
@@ -129,11 +129,13 @@ def _of_another_kind(kind: type[Spec], content: dict[Any, Any]) -> str | None:
 
     It is of another kind if it has unknown keys, and lacks most of those that are required.
     """
-    needed = [each.name for each in fields(kind) if each.required]
-    known = {each.name for each in fields(kind)}
+    if not kind.noun:
+        return None
+    known = {each.name: each.required for each in fields(kind)}
+    needed = [name for name, required in known.items() if required]
     lacking = [name for name in needed if name not in content]
     unknown = [str(key) for key in content if key not in known]
-    if not kind.noun or not unknown or 2 * len(lacking) <= len(needed):
+    if not unknown or 2 * len(lacking) <= len(needed):
         return None
     return Phrase(
         "this file is not {noun}: it lacks {lacking}, and has unknown keys: {unknown}",
