@@ -34,7 +34,7 @@ class OptimizerSpec(Spec):
 
 
 class OtherOptimizer(Spec):
-    """Names of transformers that no plan has, and what to take."""
+    """An entry of presets/other_optimizers.yaml: names that no plan has, and what to take."""
 
     names: list[str]
     instead: str
@@ -44,23 +44,24 @@ class OtherOptimizer(Spec):
 
 class _Optimizers(Spec):
     optimizers: list[OptimizerSpec]
+
+
+class _Others(Spec):
     others: list[OtherOptimizer]
-
-
-@cache
-def _file() -> _Optimizers:
-    return read_spec(_Optimizers, ROOT / "optimizers.yaml")
 
 
 @cache
 def optimizers() -> dict[str, OptimizerSpec]:
     """Return every optimizer that a plan may have, by its name."""
-    return {optimizer.name: optimizer for optimizer in _file().optimizers}
+    entries = read_spec(_Optimizers, ROOT / "optimizers.yaml").optimizers
+    return {optimizer.name: optimizer for optimizer in entries}
 
 
+@cache
 def other_optimizers() -> dict[str, OtherOptimizer]:
     """Return the names of transformers that no plan has."""
-    return {name: other for other in _file().others for name in other.names}
+    others = read_spec(_Others, ROOT / "other_optimizers.yaml").others
+    return {name: other for other in others for name in other.names}
 
 
 def optimizer_name(text: str) -> str:

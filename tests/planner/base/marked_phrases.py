@@ -29,7 +29,7 @@ def marked() -> Iterator[tuple[str, str]]:
                 yield path.relative_to(ROOT).as_posix(), template
     yield from (("presets/rules.yaml", rule.reason) for rule in rule_book())
     needs = (other.needs for other in other_optimizers().values())
-    yield from (("presets/optimizers.yaml", each) for each in needs if each is not None)
+    yield from (("presets/other_optimizers.yaml", each) for each in needs if each is not None)
     yield from (("argparse", heading) for heading in ARGPARSE)
 
 
