@@ -4,6 +4,7 @@ read: bitsandbytes 0.50.2.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import bitsandbytes
@@ -220,21 +221,24 @@ def _state_buffer(
     optimizer: Any, parameter: torch.Tensor, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
     """Return a state; a paged one has a size here and no storage."""
-    if not optimizer.is_paged or parameter.numel() < _LEAST_PAGED_ELEMENTS:
-        return torch.zeros_like(parameter, dtype=dtype)
-    paged: Any = torch.zeros_like(parameter, dtype=dtype, device="meta")
-    paged.is_paged = True
-    return paged  # type: ignore[no-any-return]
+    return _buffer(optimizer, parameter, parameter.shape, dtype)
 
 
 def _two_states_buffer(
     optimizer: Any, parameter: torch.Tensor, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
     """Return two states in one tensor, as ``_state_buffer`` does."""
-    if not optimizer.is_paged or parameter.numel() < _LEAST_PAGED_ELEMENTS:
-        return torch.zeros((2, *parameter.shape), dtype=dtype, device=parameter.device)
-    both = parameter.detach().expand(2, *parameter.shape)
-    return _state_buffer(optimizer, both, dtype)
+    return _buffer(optimizer, parameter, (2, *parameter.shape), dtype)
+
+
+def _buffer(
+    optimizer: Any, parameter: torch.Tensor, shape: Sequence[int], dtype: torch.dtype
+) -> torch.Tensor:
+    is_paged = optimizer.is_paged and parameter.numel() >= _LEAST_PAGED_ELEMENTS
+    state: Any = torch.zeros(shape, dtype=dtype, device="meta" if is_paged else parameter.device)
+    if is_paged:
+        state.is_paged = True
+    return state  # type: ignore[no-any-return]
 
 
 FAKE_REPLACEMENTS = (Replacement(GlobalOptimManager, "_instance", None),)

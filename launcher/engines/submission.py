@@ -20,6 +20,7 @@ from launcher.engines.engine import (
     engine_named,
 )
 from launcher.engines.job import PLAN_NAME, Job, Rendered
+from launcher.lifecycle.begin import check_data_of
 from launcher.lifecycle.preflight import needed_disk_bytes, require_packages
 from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan
 from launcher.run.read_plan import plan_text
@@ -52,8 +53,7 @@ def run_job(name: EngineName, job: Job, *, dry_run: bool, detach: bool) -> int:
     """
     engine = engine_named(name)
     if dry_run:
-        if job.plan.data.every_source:
-            check_named(job.plan.data, elsewhere=not engine.is_like_here(job))
+        check_data_of(job.plan, elsewhere=not engine.is_like_here(job))
         print_text(dry_run_text(engine, job), end="")
         return 0
     if detach and isinstance(engine, Foreground):

@@ -67,10 +67,13 @@ def train(plan: Plan, directory: Path, start: StartOptions) -> int:
     return code
 
 
-def check_data_of(plan: Plan) -> None:
-    """Raise ``InvalidRequestError`` if files that a plan names are not here; it may name none."""
+def check_data_of(plan: Plan, *, elsewhere: bool = False) -> None:
+    """Raise ``InvalidRequestError`` if files that a plan names are not here; it may name none.
+
+    ``elsewhere`` says that the run is on machines with other disks.
+    """
     if plan.data.every_source:
-        check_named(plan.data)
+        check_named(plan.data, elsewhere=elsewhere)
 
 
 def probe(plan: Plan, directory: Path, steps: int) -> int:
