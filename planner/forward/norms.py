@@ -16,10 +16,8 @@ def norm(decoder: Decoder, name: str, x: Tensor, size: int | None = None) -> Ten
         return layer_norm(decoder, name, x, size)
     if decoder.workload.model.norm == "layer-fp32":
         return _layer_norm_in_fp32(decoder, name, x, size)
-    if decoder.workload.model.norm == "rms-plus-one":
+    if decoder.workload.model.norm in ("rms-plus-one", "rms-power"):
         return _gemma_norm(decoder, name, x, size)
-    if decoder.workload.model.norm == "rms-power":
-        return _power_norm(decoder, name, x, size)
     return _rms_norm(decoder, name, x, size)
 
 
@@ -41,14 +39,13 @@ def _rms_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
 
 
 def _gemma_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
-    """Mirror GemmaRMSNorm.forward."""
+    """Mirror GemmaRMSNorm.forward, and Gemma4RMSNorm.forward, which adds no one to the weight."""
     tape, width = decoder.tape, x.width
     label = name.rpartition(".")[2]
-    output = _gemma_normalised(
-        decoder, label, ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32"), size
-    )
+    output = _gemma_normalised(decoder, label, x, size)
     weight = ops.cast(tape, decoder.parameter(name, size), FP32_BYTES, f"{label}: weight in fp32")
-    weight = ops.unary(tape, weight, f"{label}: 1 + weight")
+    if decoder.workload.model.norm == "rms-plus-one":
+        weight = ops.unary(tape, weight, f"{label}: 1 + weight")
     device = decoder.batch.device
     output = ops.mul(tape, output, weight, f"{label}: scaled in fp32", on_rows=device)
     del weight
@@ -56,42 +53,23 @@ def _gemma_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
 
 
 def _gemma_normalised(decoder: Decoder, label: str, x: Tensor, size: int) -> Tensor:
-    """Mirror GemmaRMSNorm._norm."""
-    tape = decoder.tape
-    root = ops.reciprocal_root(tape, ops.mean_square(tape, x, rows=x.elements // size))
+    """Mirror GemmaRMSNorm._norm of ``x`` in fp32, and Gemma4RMSNorm._norm, whose root is
+    ``torch.pow(mean_squared, -0.5)``."""
+    tape, rows = decoder.tape, x.elements // size
+    x = ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32")
+    if decoder.workload.model.norm == "rms-power":
+        mean = ops.mean_square(tape, x, rows=rows)
+        mean = ops.unary(tape, mean, "mean square + eps")
+        root = ops.power(tape, mean)
+    else:
+        root = ops.reciprocal_root(tape, ops.mean_square(tape, x, rows=rows))
     return ops.mul(tape, x, root, f"{label}: normalised in fp32")
 
 
 def unweighted_norm(decoder: Decoder, x: Tensor, name: str, size: int) -> Tensor:
     """Mirror Llama4TextL2Norm.forward, and Gemma4RMSNorm.forward without a scale."""
-    tape, width = decoder.tape, x.width
-    by_power = decoder.workload.model.norm == "rms-power"
-    normalised = _power_normalised if by_power else _gemma_normalised
-    x = ops.cast(tape, x, FP32_BYTES, f"{name}: input in fp32")
-    return ops.cast(tape, normalised(decoder, name, x, size), width, f"{name}: output")
-
-
-def _power_norm(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
-    """Mirror Gemma4RMSNorm.forward."""
-    tape, width = decoder.tape, x.width
-    label = name.rpartition(".")[2]
-    output = _power_normalised(
-        decoder, label, ops.cast(tape, x, FP32_BYTES, f"{label}: input in fp32"), size
-    )
-    weight = ops.cast(tape, decoder.parameter(name, size), FP32_BYTES, f"{label}: weight in fp32")
-    device = decoder.batch.device
-    output = ops.mul(tape, output, weight, f"{label}: scaled in fp32", on_rows=device)
-    del weight
-    return ops.cast(tape, output, width, f"{label}: output")
-
-
-def _power_normalised(decoder: Decoder, label: str, x: Tensor, size: int) -> Tensor:
-    """Mirror Gemma4RMSNorm._norm, whose root is ``torch.pow(mean_squared, -0.5)``."""
-    tape = decoder.tape
-    mean = ops.mean_square(tape, x, rows=x.elements // size)
-    shifted = ops.unary(tape, mean, "mean square + eps")
-    del mean
-    return ops.mul(tape, x, ops.power(tape, shifted), f"{label}: normalised in fp32")
+    normalised = _gemma_normalised(decoder, name, x, size)
+    return ops.cast(decoder.tape, normalised, x.width, f"{name}: output")
 
 
 def _layer_norm_in_fp32(decoder: Decoder, name: str, x: Tensor, size: int) -> Tensor:
