@@ -16,6 +16,7 @@ from planner.models.model_spec import ModelSpec
 from planner.plan.schema import QuantizationSection
 from planner.workload.dtypes import Numerics
 from planner.workload.quantization import BLOCK_SIZE, loading_copy_width, quantized_bytes
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 ATTENTION_FIRST = ("gpt2", "gpt_neox", "granitemoehybrid")
@@ -25,6 +26,7 @@ FEED_FORWARD = ("gate", "up_proj", "down_proj")
 """Parts of the keys of feed-forward matrices."""
 
 
+@cached_by_settings(*TRAINED)
 def quantized_from(workload: Workload, kinds: Numerics) -> int:
     """Return the bytes by which a load exceeds all weights and adapters at its largest moment, when
     a matrix is whole in the compute precision; 0 without quantization."""
