@@ -1,7 +1,8 @@
 """The smallest machine of one kind that fits a method: how many of a card, or which card."""
 
-from dataclasses import replace
 from functools import cache
+
+from msgspec import structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.units import MIB
@@ -9,6 +10,7 @@ from planner.decision.method_search import search_method
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
 from planner.hardware.cards import load_gpu, named_cluster, preset_texts
+from planner.hardware.cluster import Accelerator
 from planner.memory.model_states import least_states_bytes
 from planner.plan.vocabulary import Method
 from planner.search.candidate import Candidate
@@ -37,7 +39,7 @@ def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int
 
 @bounded_cache
 def _fits(request: Request, method: Method, count: int) -> bool:
-    few = replace(request.cluster, gpus_per_node=count, num_nodes=1)
+    few = structs.replace(request.cluster, gpus_per_node=count, num_nodes=1)
     return search_method(request.on(few), method).fits
 
 
@@ -57,21 +59,32 @@ def _states_bytes(request: Request, method: Method) -> int:
 def smallest_card(request: Request, method: Method) -> str | None:
     """Return the smallest card by name, as many of it as there are devices here, that holds the
     layout with the least memory; None where no preset is large enough."""
-    unlimited = replace(request.on(request.cluster), memory_limit_bytes=None)
+    unlimited = structs.replace(request.on(request.cluster), memory_limit_bytes=None)
     leanest = search_method(unlimited, method).leanest
     if leanest is None:
         return None
+    needed: dict[tuple[object, ...], int | None] = {}
     for capacity_bytes, name in cards_by_capacity():
-        if capacity_bytes >= CLOSE * leanest.memory.high_bytes:
-            cluster = named_cluster(load_gpu(name), request.cluster.gpus_per_node)
-            cluster = replace(cluster, num_nodes=request.cluster.num_nodes)
-            if _fits_like(leanest, unlimited.on(cluster), method):
-                return name
+        if capacity_bytes < CLOSE * leanest.memory.high_bytes:
+            continue
+        cluster = named_cluster(load_gpu(name), request.cluster.gpus_per_node)
+        there = unlimited.on(structs.replace(cluster, num_nodes=request.cluster.num_nodes))
+        kind = _kind(cluster.accelerator)
+        if kind not in needed:
+            needed[kind] = _bytes_like(leanest, there, method)
+        need = needed[kind]
+        if search_method(there, method).fits if need is None else need <= there.budget_bytes:
+            return name
     return None
 
 
-def _fits_like(known: Candidate, request: Request, method: Method) -> bool:
-    """Return whether a method fits in the layout that is leanest elsewhere, or in any where the
+def _kind(card: Accelerator) -> tuple[object, ...]:
+    """Return what decides how many bytes a layout needs of a card, and whether it may run there."""
+    return card.compute_capability, card.supports_bf16, card.context_bytes, card.unified_memory
+
+
+def _bytes_like(known: Candidate, request: Request, method: Method) -> int | None:
+    """Return the bytes that a method needs in the layout that is leanest elsewhere; None where the
     request's card does not allow that one."""
 
     def alike(search: SeriesSearch) -> bool:
@@ -82,9 +95,8 @@ def _fits_like(known: Candidate, request: Request, method: Method) -> bool:
             layouts.accumulates,
         ) == (layout.strategy, layout.offload, layout.gradient_accumulation_steps > 1)
 
-    result = search_method(request, method)
-    found = result.leanest_of(alike)
-    return result.fits if found is None else found.fits(request.budget_bytes)
+    found = search_method(request, method).leanest_of(alike)
+    return None if found is None else found.memory.high_bytes
 
 
 @cache
