@@ -71,6 +71,8 @@ def optimizer_name(text: str) -> str:
     ``UnknownNameError``, which suggests the nearest one, for all else.
     """
     wanted = text.lower().replace("-", "_")
+    if wanted in optimizers():
+        return wanted
     other = other_optimizers().get(wanted)
     if other is not None:
         if other.needs is None:
@@ -83,8 +85,4 @@ def optimizer_name(text: str) -> str:
                 instead=other.instead,
             )
         )
-    if wanted not in optimizers():
-        raise UnknownNameError(
-            Phrase("optimizer"), text, optimizers(), see="plan --list optimizers"
-        )
-    return wanted
+    raise UnknownNameError(Phrase("optimizer"), text, optimizers(), see="plan --list optimizers")

@@ -131,8 +131,8 @@ class Tape(UncountedWork):
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
         """Return a tensor with a storage of its own."""
-        storage = Storage(self.log, elements * width, owner or self._owner, name)
-        return Tensor(elements, width, storage, None)
+        taken = elements * width
+        return Tensor(elements, width, Storage(self.log, taken, owner or self._owner, name), None)
 
     def record(
         self,
@@ -142,8 +142,10 @@ class Tape(UncountedWork):
         backward: Backward,
     ) -> Tensor:
         """Give ``output`` a node if any input needs a gradient, and return it."""
+        if self._without_graph:
+            return output
         nodes = tuple([x.node for x in inputs])
-        if self._without_graph or not any(nodes):
+        if not any(nodes):
             return output
         region = self._region
         if region is not None and self._refilling:
@@ -303,15 +305,15 @@ class Tape(UncountedWork):
         return outgoing
 
     def _differentiate(self, node: Node, arrived: Arrived, queue: Queue) -> None:
-        outgoing = self._gradients(node, arrived.pop(id(node)))
+        outgoing = self._gradients(node, arrived.pop(node))
         for position, edge in enumerate(node.inputs):
             made, outgoing[position] = outgoing[position], None
             if edge is None or made is None:
                 continue
-            if id(edge) in arrived:
-                self._join(arrived, id(edge))
+            if edge in arrived:
+                self._join(arrived, edge)
             else:
-                arrived[id(edge)] = made
+                arrived[edge] = made
                 if isinstance(edge, Node):
                     heappush(queue, (-edge.sequence, edge))
             del made
@@ -335,7 +337,7 @@ class Tape(UncountedWork):
         name = "buffer of a sum over rows"
         return [Storage(self.log, size, "workspace", name) for size in sizes if size]
 
-    def _join(self, arrived: Arrived, key: int) -> None:
+    def _join(self, arrived: Arrived, key: Node | Parameter) -> None:
         """Add gradients of one tensor from two consumers, in place if nothing else holds
         the first."""
         first = arrived[key]
@@ -347,7 +349,7 @@ class Tape(UncountedWork):
         leaf.uses -= 1
         if leaf.uses:
             return
-        gradient = arrived.pop(id(leaf))
+        gradient = arrived.pop(leaf)
         leaf.storage = None  # a leaf is its own node, so that references alone never end it
         if self._sink == "keep":
             self._keep(gradient, leaf.gradient_owner)

@@ -25,15 +25,16 @@ class Storage:
     def __init__(self, log: list[StorageEvent], num_bytes: int, owner: Owner, name: str) -> None:
         self.log = log
         self.num_bytes = num_bytes
-        self.block_bytes = -(-num_bytes // ALLOCATOR_BLOCK_BYTES) * ALLOCATOR_BLOCK_BYTES
+        self.block_bytes = taken = -(-num_bytes // ALLOCATOR_BLOCK_BYTES) * ALLOCATOR_BLOCK_BYTES
         self.owner = owner
         self.name = name
         if num_bytes:
-            log.append((self.block_bytes, owner, id(self), name))
+            log.append((taken, owner, id(self), name))
 
     def __del__(self) -> None:
-        if self.block_bytes:
-            self.log.append((-self.block_bytes, self.owner, id(self), self.name))
+        taken = self.block_bytes
+        if taken:
+            self.log.append((-taken, self.owner, id(self), self.name))
 
     def passes_to(self, owner: Owner) -> None:
         """Give the same bytes to another owner."""
@@ -171,8 +172,8 @@ class Region:
         return node
 
 
-Arrived = dict[int, Tensor]
-"""Gradients that wait for their node, by its identity."""
+Arrived = dict[Node | Parameter, Tensor]
+"""Gradients that wait for their node."""
 Queue = list[tuple[int, Node]]
 """Nodes to differentiate, the last one first."""
 
@@ -183,7 +184,7 @@ def begin(output: Tensor, gradient: Tensor) -> tuple[Arrived, Queue]:
     assert isinstance(root, Node)
     output.node = None
     count_uses(root)
-    return {id(root): gradient}, [(-root.sequence, root)]
+    return {root: gradient}, [(-root.sequence, root)]
 
 
 def storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
@@ -194,12 +195,12 @@ def storages(tensors: tuple[Tensor, ...]) -> list[Storage]:
 def count_uses(root: Node) -> None:
     """Count how many gradients every leaf behind ``root`` will get; what was detached sends
     none."""
-    seen = {id(root)}
+    seen = {root}
     waiting = [root]
-    while waiting:
-        for edge in waiting.pop().inputs:
+    for node in waiting:
+        for edge in node.inputs:
             if isinstance(edge, Parameter):
                 edge.uses += 1
-            elif edge is not None and id(edge) not in seen:
-                seen.add(id(edge))
+            elif edge is not None and edge not in seen:
+                seen.add(edge)
                 waiting.append(edge)

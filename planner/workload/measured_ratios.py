@@ -34,10 +34,9 @@ class Accuracy(Spec):
         return self.measured_over_predicted.get(method, self.measured_over_predicted["all"])
 
 
-@cache
 def peak_ratio(method: Method) -> RunRatio:
     """Return the ratio for memory peaks."""
-    return read_spec(Accuracy, ROOT / "accuracy.yaml").of(method)
+    return _accuracy("accuracy").of(method)
 
 
 def narrowed(published: RunRatio, own: Sequence[float]) -> RunRatio:
@@ -72,8 +71,8 @@ def time_ratio(method: Method, strategy: Strategy, device: Device = "cuda") -> R
     """Return the ratio for step times: of runs under DeepSpeed where states are sharded, of runs on
     one GPU, or of runs on the CPU at rates that were measured there."""
     if device == "cpu":
-        return read_spec(Accuracy, ROOT / "cpu_speed_accuracy.yaml").of(method)
-    known = _speed_accuracy()
+        return _accuracy("cpu_speed_accuracy").of(method)
+    known = _accuracy("speed_accuracy")
     if strategy not in SHARDS_NOTHING:
         return known.measured_over_predicted["deepspeed"]
     return known.of(method)
@@ -84,11 +83,11 @@ def deepspeed_margin() -> float:
     """Return the factor by which a step under DeepSpeed may take longer than one without it, beside
     what both may take longer than expected: the spread of its published runs over that of all runs
     on one GPU, each the highest over the expected ratio."""
-    known = _speed_accuracy().measured_over_predicted
+    known = _accuracy("speed_accuracy").measured_over_predicted
     under, without = (known[name].high / known[name].expected for name in ("deepspeed", "all"))
     return max(1.0, under / without)
 
 
 @cache
-def _speed_accuracy() -> Accuracy:
-    return read_spec(Accuracy, ROOT / "speed_accuracy.yaml")
+def _accuracy(name: Literal["accuracy", "speed_accuracy", "cpu_speed_accuracy"]) -> Accuracy:
+    return read_spec(Accuracy, ROOT / f"{name}.yaml")
