@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from msgspec import ValidationError, convert, structs, to_builtins
 
@@ -57,7 +57,7 @@ def one_device(device: Device, environ: Mapping[str, str], *, listing: bool) -> 
         return parse_gpus("cpu")
     found = detect(environ)
     if found.device == "cuda":
-        return replace(found, gpus_per_node=1, link="none", link_bytes_per_s=None)
+        return structs.replace(found, gpus_per_node=1, link="none", link_bytes_per_s=None)
     if listing:
         return parse_gpus(NO_GPU)
     reason = " ".join(found.notes) or "none was found."

@@ -7,11 +7,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msgspec import ValidationError, convert, to_builtins
+from msgspec import ValidationError, convert, structs, to_builtins
 
 from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
@@ -86,12 +86,14 @@ def read_results(path: Path, cluster: Cluster) -> Results:
 def on_ranks(cluster: Cluster, ranks: int) -> Cluster:
     """Return so many devices of a cluster; on the CPU ranks share its cores."""
     link = cluster.link if ranks > 1 else "none"
-    return replace(cluster, gpus_per_node=ranks, link=link)
+    return structs.replace(cluster, gpus_per_node=ranks, link=link)
 
 
 def with_rates(cluster: Cluster, measurement: Measurement) -> Cluster:
     """Return the cluster with rates that were measured."""
-    return replace(cluster, accelerator=replace(cluster.accelerator, measured=measurement))
+    return structs.replace(
+        cluster, accelerator=structs.replace(cluster.accelerator, measured=measurement)
+    )
 
 
 def measure_once(results: Results, cluster: Cluster, ranks: int) -> None:

@@ -7,7 +7,8 @@ import gc
 import json
 import sys
 import time
-from dataclasses import replace
+
+from msgspec import structs
 
 from planner.decision.choose import decide
 from planner.decision.method_search import search_methods
@@ -22,7 +23,7 @@ def main() -> None:
     shows."""
     gc.disable()  # as ``plan`` runs
     model, gpus, nodes, batch = sys.argv[1:]
-    cluster = replace(parse_gpus(gpus), num_nodes=int(nodes))
+    cluster = structs.replace(parse_gpus(gpus), num_nodes=int(nodes))
     request = Request(
         model=load_model(model),
         cluster=cluster,

@@ -6,7 +6,6 @@ its batches, its peak is that of the longest batch. A plan's own prediction is f
 
 import os
 import time
-from dataclasses import replace
 
 from msgspec import structs
 
@@ -83,7 +82,7 @@ def own_run(run: RunDirectory) -> OwnRun:
 def _cluster(plan: Plan) -> Cluster:
     """Return this machine with as many devices as the plan takes of it."""
     found = read_cpu() if plan.hardware.device == "cpu" else detect(os.environ)
-    return replace(found, gpus_per_node=plan.parallel.gpus_per_node)
+    return structs.replace(found, gpus_per_node=plan.parallel.gpus_per_node)
 
 
 def _with_rows(plan: Plan, cluster: Cluster, num_tokens: int) -> Plan:

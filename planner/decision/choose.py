@@ -2,10 +2,9 @@
 candidates."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
 from functools import cached_property
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.errors import NothingFitsError
 from planner.base.phrases import Joined, Phrase, Reason
@@ -28,8 +27,7 @@ TIGHT_SHARE = 0.05
 """Share of the budget below which what is free in the worst case is called tight."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True, dict=True):
     """The chosen candidate, the reasons, and what the report shows of the other candidates."""
 
     request: Request
@@ -81,7 +79,7 @@ def decide_with_data(request: Request) -> Decision:
         if data is None or data.known is None or data.longest is not None or pinned:
             raise
         longest = max(request.recipe_for(method).sequence_length for method in request.methods)
-        return decide(replace(request, data=structs.replace(data, longest=longest)))
+        return decide(structs.replace(request, data=structs.replace(data, longest=longest)))
 
 
 def decide(request: Request) -> Decision:
@@ -98,9 +96,9 @@ def decide(request: Request) -> Decision:
     chosen, why = choose(request, results)
     packed = packed_way(request, chosen)
     if request.prefer == "speed" and packing_is_faster(request, chosen, packed):
-        faster = decide(replace(request, packing=True))
+        faster = decide(structs.replace(request, packing=True))
         why = Reason(faster.why.code, faster.why + Phrase(", packed: a run takes less time"))
-        return replace(faster, why=why)
+        return structs.replace(faster, why=why)
     return Decision(
         request=request,
         chosen=chosen,

@@ -1,9 +1,10 @@
 """A plan on a real data set: what is cut, padded and packed, and how long a run takes. No function
 has side effects."""
 
-from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
+
+from msgspec import structs
 
 from planner.base.units import ceil_div
 from planner.datasets.token_lengths import TokenLengths
@@ -115,7 +116,7 @@ def _of_real_length(chosen: Candidate, row_tokens: float) -> Candidate:
     """Return the candidate at the length that micro-batches are padded to."""
     workload = chosen.workload
     padded = workload.with_settings(sequence_length=max(1, ceil(row_tokens)))
-    return replace(chosen, workload=padded)
+    return structs.replace(chosen, workload=padded)
 
 
 def _scaled(data: KnownData, count: int) -> int:

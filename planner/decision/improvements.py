@@ -5,7 +5,6 @@ they cost something it cannot weigh: other results, other hardware, another meth
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from msgspec import structs
@@ -84,7 +83,7 @@ def _without_dropout(request: Request, chosen: Candidate) -> Iterator[Improvemen
         return
     without = chosen.workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
     words = Phrase("LoRA dropout 0, was {dropout:g}", dropout=adapter.dropout)
-    other = replace(chosen, workload=without)
+    other = structs.replace(chosen, workload=without)
     if other.fits(request.budget_bytes):
         yield _compared(words, "launch --set adapter.dropout=0", other, chosen)
 
@@ -101,7 +100,7 @@ def _larger_batch(request: Request, chosen: Candidate) -> Iterator[Improvement]:
     for each in (
         (merged, accumulated) if layout.gradient_accumulation_steps == 1 else (accumulated,)
     ):
-        other = replace(chosen, workload=work, layout=each)
+        other = structs.replace(chosen, workload=work, layout=each)
         if other.fits(request.budget_bytes):
             yield _compared(words, f"--global-batch-size {samples}", other, chosen)
             return
@@ -129,7 +128,7 @@ def _twice_the_cards(request: Request, chosen: Candidate) -> Iterator[Improvemen
     if alone or cluster.num_nodes > 1 or steps % 2:
         return
     count = 2 * cluster.gpus_per_node
-    more = replace(
+    more = structs.replace(
         cluster,
         gpus_per_node=count,
         link="pcie" if cluster.link == "none" else cluster.link,
@@ -140,7 +139,7 @@ def _twice_the_cards(request: Request, chosen: Candidate) -> Iterator[Improvemen
         world_size=count,
         gradient_accumulation_steps=steps // 2,
     )
-    other = replace(chosen, cluster=more, layout=spread)
+    other = structs.replace(chosen, cluster=more, layout=spread)
     words = Phrase("{count} such cards", count=count)
     if other.fits(request.budget_bytes):
         yield _compared(

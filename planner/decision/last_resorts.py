@@ -2,7 +2,8 @@
 offload."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec import structs
 
 from planner.base.errors import NothingFitsError
 from planner.base.phrases import Phrase
@@ -49,7 +50,7 @@ def _leaner_optimizers(request: Request) -> Resorts:
                 "; nothing fits with the recipe's own optimizer, so {name} (8-bit states)",
                 name=name,
             )
-            yield replace(request, optimizer=name), words
+            yield structs.replace(request, optimizer=name), words
 
 
 def _offloads(request: Request) -> Resorts:
@@ -62,4 +63,7 @@ def _offloads(request: Request) -> Resorts:
             stage = ZERO_STAGE[request.strategy]
         for offload in LAST_RESORTS:
             if stage in (None, *OFFLOADS_FROM[offload]):
-                yield replace(request, offload=offload), Phrase("; nothing fits without offload")
+                yield (
+                    structs.replace(request, offload=offload),
+                    Phrase("; nothing fits without offload"),
+                )

@@ -5,7 +5,7 @@ runs does not shrink with more devices: tensor or pipeline parallelism would be 
 launcher does not offer.
 """
 
-from dataclasses import replace
+from msgspec import structs
 
 from planner.base.phrases import Phrase
 from planner.hardware.cluster import Cluster
@@ -33,7 +33,7 @@ def must_be_split(workload: Workload, cluster: Cluster, budget_bytes: int) -> bo
     """Return whether ZeRO-3 over the most GPUs, with one recomputed sample on each, is too large,
     with all states in host memory too."""
     nodes = max(1, MOST_GPUS // cluster.gpus_per_node)
-    most = replace(cluster, num_nodes=nodes)
+    most = structs.replace(cluster, num_nodes=nodes)
     return all(_peak_bytes(workload, most, offload) > budget_bytes for offload in OFFLOADS)
 
 

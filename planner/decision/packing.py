@@ -1,9 +1,7 @@
 """Whether packing would pay: the candidate is priced with and without several samples per
 sequence."""
 
-from dataclasses import replace
-
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from planner.base.phrases import Phrase
 from planner.datasets.training_data import KnownData
@@ -32,7 +30,7 @@ def packed_way(request: Request, chosen: Candidate) -> PackedWay | None:
     data = open_data(request, chosen)
     if data is None or not epochs_of(chosen, data).packing_pays:
         return None
-    packed = replace(request, packing=True)
+    packed = structs.replace(request, packing=True)
     result = search_method(packed, chosen.method)
     if result.best is not None:
         return PackedWay(candidate=result.best)

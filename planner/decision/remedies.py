@@ -1,8 +1,9 @@
 """What would make a request, or the next richer method, fit. Every remedy named was tried."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
+
+from msgspec import structs
 
 from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_gib
@@ -124,38 +125,38 @@ def _unpinned(request: Request) -> Options:
     if request.memory_limit_bytes is not None:
         changes["--memory-limit"] = {"memory_limit_bytes": None}
     for option, change in changes.items():
-        yield Phrase("Without {option} it", option=option), replace(request, **change)
+        yield Phrase("Without {option} it", option=option), structs.replace(request, **change)
     if len(changes) > 1:
         together = {name: value for change in changes.values() for name, value in change.items()}
         words = Phrase("Without {option} it", option=Joined(" and ", changes))
-        yield words, replace(request, **together)
+        yield words, structs.replace(request, **together)
 
 
 def _lower_ranks(request: Request) -> Options:
     rank = request.lora_rank or 0
     while rank // 2 >= SMALLEST_USEFUL_RANK:
         rank //= 2
-        yield f"--lora-rank {rank}", replace(request, lora_rank=rank)
+        yield f"--lora-rank {rank}", structs.replace(request, lora_rank=rank)
 
 
 def _leaner_methods(request: Request) -> Options:
     if request.recipe is None:
         for method in reversed(METHODS):
             if method not in request.methods:
-                yield f"--method {method}", replace(request, method=method)
+                yield f"--method {method}", structs.replace(request, method=method)
                 if request.offload not in (None, "none"):
                     words = Phrase(
                         "--method {method} without {options}",
                         method=method,
                         options=f"--offload {request.offload}",
                     )
-                    yield words, replace(request, method=method, offload=None)
+                    yield words, structs.replace(request, method=method, offload=None)
 
 
 def _shorter(request: Request, leanest: Candidate) -> Options:
     length = leanest.workload.settings.sequence_length // 2
     while length >= SHORTEST_USEFUL_LENGTH:
-        yield f"--sequence-length {length}", replace(request, sequence_length=length)
+        yield f"--sequence-length {length}", structs.replace(request, sequence_length=length)
         length //= 2
 
 
@@ -189,7 +190,7 @@ def _other_methods(request: Request) -> Options:
         and (recipe is None or (recipe.adapter is not None and method != "full"))
     ]
     for method in others:
-        yield f"--method {method}", replace(request, method=method)
+        yield f"--method {method}", structs.replace(request, method=method)
     pins = {
         "--strategy": request.strategy,
         "--zero-stage": request.zero_stage,
@@ -199,7 +200,9 @@ def _other_methods(request: Request) -> Options:
     for method in others if given else []:
         without = Joined(" and ", given)
         words = Phrase("--method {method} without {options}", method=method, options=without)
-        freed = replace(request, method=method, strategy=None, zero_stage=None, optimizer=None)
+        freed = structs.replace(
+            request, method=method, strategy=None, zero_stage=None, optimizer=None
+        )
         yield words, freed
 
 

@@ -5,8 +5,9 @@ options that contradict each other; planner/decision/requested_workload.py says 
 layouts remain.
 """
 
-from dataclasses import dataclass, replace
 from typing import Literal
+
+from msgspec import Struct, structs
 
 from planner.datasets.training_data import TrainingData
 from planner.hardware.cluster import Cluster
@@ -29,8 +30,7 @@ from planner.recipes.recipe import Recipe
 Prefer = Literal["tiers", "quality", "speed", "memory"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """A model, a machine, and the options that are set; None lets the planner choose a setting."""
 
     model: ModelPreset
@@ -92,4 +92,4 @@ class Request:
 
     def on(self, cluster: Cluster) -> "Request":
         """Return the same request for another machine, with batch sizes unset."""
-        return replace(self, cluster=cluster, global_batch_size=None, micro_batch_size=None)
+        return structs.replace(self, cluster=cluster, global_batch_size=None, micro_batch_size=None)

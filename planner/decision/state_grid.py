@@ -6,8 +6,10 @@ of step do not (tests/planner/decision/test_state_grid.py prices them).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
+
+from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, UserError, reason_of
 from planner.decision.choose import TIGHT_SHARE
@@ -182,7 +184,7 @@ def request_at(request: Request, axes: Axes, place: Place) -> Request:
     """Return the request with the options of one state."""
     method, machine, length, size, every = place
     interval = axes.checkpointing[every]
-    return replace(
+    return structs.replace(
         request,
         cluster=axes.machines[machine].cluster,
         method=axes.methods[method],

@@ -4,9 +4,8 @@ Every answer is a layout that was priced and fits, beside one that was priced an
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from planner.decision.request import Request
 from planner.decision.smallest_machines import fewest_cards, smallest_card
@@ -63,7 +62,7 @@ def _methods(request: Request) -> tuple[Method, ...]:
 
 def _largest_micro_batch(request: Request, chosen: Candidate) -> int:
     def at(size: int) -> Candidate:
-        return replace(chosen, layout=chosen.layout._replace(micro_batch_size=size))
+        return structs.replace(chosen, layout=chosen.layout._replace(micro_batch_size=size))
 
     here, guess = chosen.layout.micro_batch_size, _guess(request, chosen)
     known = here, chosen.memory.high_bytes
@@ -80,7 +79,7 @@ def _longest_sequence(request: Request, chosen: Candidate) -> int:
 
     def at(steps: int) -> Candidate:
         work = chosen.workload.with_settings(sequence_length=steps * LENGTH_STEP)
-        return replace(chosen, workload=work)
+        return structs.replace(chosen, workload=work)
 
     longer = here * _guess(request, chosen) / chosen.layout.micro_batch_size
     known = here // LENGTH_STEP, chosen.memory.high_bytes

@@ -8,8 +8,9 @@ planner/forward/decoder_layers.py.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from planner.base.units import FP32_BYTES
 from planner.forward.dora import DoraTensors, dora
@@ -36,8 +37,7 @@ SharedKeys = dict[int | None, tuple[Tensor, Tensor]]
 """Keys and values that several layers attend to, by the window of these layers."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Decoder:
+class Decoder(Struct, kw_only=True, eq=False):
     """One model on one rank, ready to run a micro-batch on a tape."""
 
     workload: Workload
@@ -45,19 +45,19 @@ class Decoder:
     numerics: Numerics
     tape: Tape
     weights: dict[str, Parameter] = field(default_factory=dict)
-    matrices: dict[LayerKind, dict[str, Linear]] = field(init=False)
-    adapted: frozenset[str] = field(init=False)
+    matrices: dict[LayerKind, dict[str, Linear]] = field(default_factory=dict)
+    adapted: frozenset[str] = frozenset()
     """Keys of the matrices that carry an adapter."""
-    per_layer_inputs: Tensor | None = field(init=False, default=None)
+    per_layer_inputs: Tensor | None = None
     """Vectors of all layers that gate their outputs, once they are made."""
-    shared_keys: SharedKeys = field(init=False, default_factory=dict)
+    shared_keys: SharedKeys = field(default_factory=dict)
     """Keys and values that several layers attend to, while a layer runs."""
     cache: list[Tensor] | None = None
     """Keys and values that generation keeps; None where it does not generate."""
-    left_over: Tensor | None = field(init=False, default=None)
+    left_over: Tensor | None = None
     """Tensor that a layer returns beside its output, where the loop over layers holds it while the
     next one runs."""
-    _token_mask: Tensor | None = field(init=False, default=None)
+    _token_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
         model = self.workload.model

@@ -1,8 +1,9 @@
 """What a plan runs on: one card's facts, and the machine made of them."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct
 
 from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
@@ -112,8 +113,7 @@ class GpuSpec(Spec):
         return pcie_bytes_per_s(int(slot[1]), int(slot[2])) if slot else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accelerator:
+class Accelerator(Struct, frozen=True, kw_only=True):
     """One device as a plan sees it: a card that was detected or named, or the CPU."""
 
     label: str
@@ -153,8 +153,7 @@ class Accelerator:
         return self.capacity_bytes - self.in_use_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
+class Cluster(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Equal devices: the weakest one's numbers stand for all."""
 
     device: Device
@@ -172,7 +171,7 @@ class Cluster:
     driver_version: str | None = None
     cuda_version: str | None = None
     """The newest CUDA version that the driver can run."""
-    machine: Machine | None = field(default=None, hash=False)
+    machine: Machine | None = None
     """All that was read of the machine; None for named cards."""
     runs: tuple[OwnRun, ...] = ()
     """Finished runs on this machine."""

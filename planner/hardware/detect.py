@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec import structs
 
 from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
@@ -37,7 +38,7 @@ def parse_gpus(text: str) -> Cluster:
         return sized_cluster(int(size[1]), count)
     named = _named_card(card, text)
     cluster = named_cluster(named.card, count)
-    return replace(cluster, notes=(*cluster.notes, named.note)) if named.note else cluster
+    return structs.replace(cluster, notes=(*cluster.notes, named.note)) if named.note else cluster
 
 
 def _named_card(card: str, text: str) -> NamedCard:
@@ -66,9 +67,9 @@ def _mixed_cluster(parts: list[str], text: str) -> Cluster:
     if len({card.name for card in cards}) == 1:
         return cluster
     rates = [card.pcie_bytes_per_s for card in cards]
-    return replace(
+    return structs.replace(
         cluster,
-        accelerator=replace(
+        accelerator=structs.replace(
             cluster.accelerator,
             capacity_bytes=min(map(visible_bytes, cards)),
             supports_bf16=all(card.supports_bf16 for card in cards),
@@ -172,7 +173,7 @@ def read_cpu() -> Cluster:
 
     torch = read_torch()
     cluster = cpu_cluster(read_host(), measurements=measurements_here(torch))
-    return replace(cluster, runs=runs_here(torch))
+    return structs.replace(cluster, runs=runs_here(torch))
 
 
 def cuda_environment(environ: Mapping[str, str]) -> CudaEnvironment:

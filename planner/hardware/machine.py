@@ -6,9 +6,10 @@ the reading.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
+
+from msgspec import structs
 
 from planner.base.units import GIB
 from planner.hardware.cards import (
@@ -187,7 +188,7 @@ def gpu_cluster(machine: Machine, chosen: Selection, notes: Sequence[str]) -> Cl
     accelerators = [each.accelerator for each in chosen.gpus]
     return Cluster(
         device="cuda",
-        accelerator=replace(
+        accelerator=structs.replace(
             chosen.weakest.accelerator,
             nominal_gib=min(each.nominal_gib for each in accelerators),
             context_bytes=max(each.context_bytes for each in accelerators),

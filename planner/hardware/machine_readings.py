@@ -238,3 +238,7 @@ class Machine(Spec):
     """What was measured on its devices with this torch."""
     runs: tuple[OwnRun, ...] = ()
     """Finished runs on it with this torch."""
+
+    def __hash__(self) -> int:
+        """A mapping of variables has no hash; machines that differ differ in their hosts."""
+        return hash(self.host)

@@ -1,6 +1,6 @@
 """``--nodes`` and ``--network``: a cluster of several equal machines."""
 
-from dataclasses import replace
+from msgspec import structs
 
 from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
@@ -65,4 +65,4 @@ def over_nodes(cluster: Cluster, num_nodes: int | None, network: str | None) -> 
             ),
         )
     link = cluster.link if cluster.gpus_per_node > 1 else "none"
-    return replace(cluster, num_nodes=num_nodes, network=name, link=link, notes=notes)
+    return structs.replace(cluster, num_nodes=num_nodes, network=name, link=link, notes=notes)

@@ -11,12 +11,11 @@ src/graph/tuning.cc.
 """
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from math import ceil, log2
 from typing import Literal, NamedTuple
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.errors import InvalidRequestError, UnknownNameError
 from planner.base.phrases import Phrase
@@ -162,8 +161,7 @@ class Links(NamedTuple):
         return self._replace(device_bytes_per_s=self.slowest_device_bytes_per_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Ranks:
+class Ranks(Struct, frozen=True):
     """The ranks that take part in a collective, and their links."""
 
     count: int

@@ -2,11 +2,10 @@
 
 import time
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from msgspec import ValidationError, convert, to_builtins
+from msgspec import ValidationError, convert, structs, to_builtins
 
 from planner.base.errors import InvalidRequestError, reason_of
 from planner.base.phrases import Phrase
@@ -36,7 +35,9 @@ def measured(cluster: Cluster, folder: Path) -> Measurement:
         "name": card.device_name,
         "device": cluster.device,
         "ranks": cluster.gpus_per_node,
-        "tiny_steps": to_builtins(tiny_steps(replace(cluster, accelerator=_unmeasured(cluster)))),
+        "tiny_steps": to_builtins(
+            tiny_steps(structs.replace(cluster, accelerator=_unmeasured(cluster)))
+        ),
         "folder": str(folder.absolute()),
         "has_bf16": card.supports_bf16,
     }
@@ -55,7 +56,7 @@ def measured(cluster: Cluster, folder: Path) -> Measurement:
 
 
 def _unmeasured(cluster: Cluster) -> Any:
-    return replace(cluster.accelerator, measured=None)
+    return structs.replace(cluster.accelerator, measured=None)
 
 
 def _measurement(cluster: Cluster, answer: dict[str, Any]) -> Measurement:

@@ -1,7 +1,5 @@
 """Steps of tiny models, whose kernels take no time: the host, which launches them, does."""
 
-from dataclasses import replace
-
 from msgspec import Struct, structs
 
 from planner.decision.assemble import plan_of
@@ -29,7 +27,7 @@ class TinyStep(Struct, frozen=True):
 
 def tiny_steps(cluster: Cluster) -> list[TinyStep]:
     """Return the steps for one device of a cluster."""
-    single = replace(cluster, gpus_per_node=1, num_nodes=1, link="none", network=None)
+    single = structs.replace(cluster, gpus_per_node=1, num_nodes=1, link="none", network=None)
     return [_step(single, method) for method in METHODS]
 
 

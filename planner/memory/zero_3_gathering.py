@@ -13,9 +13,10 @@ parameter which is fetched alone is on the device until the parameter is used
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from planner.base.units import block, ceil_div
 from planner.memory.zero_3 import whole_parameter_bytes
@@ -65,8 +66,7 @@ class GatheredBytes(NamedTuple):
         return [*layers[:middle], *more, *layers[middle:], embedding]
 
 
-@dataclass(slots=True, kw_only=True)
-class Coordinator:
+class Coordinator(Struct, kw_only=True, eq=False):
     """One step of PartitionedParameterCoordinator after it has recorded the modules' order."""
 
     order: Sequence[Module]
@@ -82,7 +82,7 @@ class Coordinator:
     under_way: dict[str, "Flight"] = field(default_factory=dict)
     fetched_for: dict[str, int] = field(default_factory=dict)
     queue: deque[tuple[Sized, int]] = field(default_factory=deque)
-    passed: list[int] = field(init=False)
+    passed: list[int] = field(default_factory=list)
     """Elements of the modules before each one."""
     uses: dict[str, list[int]] = field(default_factory=dict)
     """Numbers of the modules that use a parameter."""
@@ -209,8 +209,7 @@ class Coordinator:
         return peak
 
 
-@dataclass(slots=True, kw_only=True)
-class Flight:
+class Flight(Struct, kw_only=True, eq=False):
     """Parameters that are gathered in one buffer."""
 
     together: list[Sized]

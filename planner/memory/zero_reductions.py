@@ -10,10 +10,11 @@ gradients where they are.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby, product
 from operator import itemgetter
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from planner.base.units import block, ceil_div
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, partitions
@@ -147,8 +148,7 @@ def _contiguous(inside: Sequence[int], ranks: int) -> int:
     return 0 if alone else sum(ceil_div(each, ranks) * ranks for each in inside)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Bucket:
+class _Bucket(Struct, kw_only=True, eq=False):
     """One rank's backward pass."""
 
     rank: int

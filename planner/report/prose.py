@@ -1,7 +1,6 @@
 """Sentences in the language of the process, which wrap where their lines may end."""
 
-from dataclasses import dataclass
-
+from msgspec import Struct
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -11,8 +10,7 @@ from planner.base.console import lines, words
 from planner.base.phrases import spoken
 
 
-@dataclass(frozen=True, slots=True)
-class Prose:
+class Prose(Struct, frozen=True):
     """Text of one style; a word that is wider than the column is folded."""
 
     text: str

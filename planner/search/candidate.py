@@ -1,8 +1,9 @@
 """One candidate plan. Memory and time are computed lazily, on first access."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from math import log, log1p
+
+from msgspec import Struct
 
 from planner.hardware.cluster import Cluster
 from planner.memory.device_memory import DeviceMemory, device_memory
@@ -21,8 +22,7 @@ from planner.workload.measured_ratios import TESTED, deepspeed_margin
 from planner.workload.workload import Batch, Workload
 
 
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
+class Candidate(Struct, frozen=True, kw_only=True, dict=True):
     """A workload in a layout on a cluster, with what it costs."""
 
     workload: Workload

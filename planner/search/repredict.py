@@ -3,7 +3,6 @@
 The plan holds the model's shape, so that no preset and no checkpoint is needed.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from msgspec import structs
@@ -73,7 +72,7 @@ def on_machine(plan: Plan, cluster: Cluster) -> Plan:
         capacity_bytes=card.capacity_bytes,
         budget_bytes=card.free_bytes,
     )
-    sized = replace(
+    sized = structs.replace(
         cluster,
         gpus_per_node=plan.parallel.gpus_per_node,
         num_nodes=plan.parallel.num_nodes,
@@ -126,8 +125,8 @@ def cluster_of(plan: Plan) -> Cluster:
         found = parse_gpus(named)
     except UserError:
         found = _read_by_a_driver(hardware, parallel.gpus_per_node)
-    card = replace(found.accelerator, capacity_bytes=hardware.capacity_bytes)
-    return replace(
+    card = structs.replace(found.accelerator, capacity_bytes=hardware.capacity_bytes)
+    return structs.replace(
         found,
         accelerator=card,
         gpus_per_node=parallel.gpus_per_node,
@@ -141,7 +140,7 @@ def _read_by_a_driver(hardware: HardwareSection, count: int) -> Cluster:
     size_gib = label_gib(hardware.capacity_bytes)
     sized = sized_cluster(size_gib, count)
     whole = find_card(card_of(hardware.device_name), None)
-    card = replace(
+    card = structs.replace(
         sized.accelerator,
         label=hardware.gpu,
         device_name=hardware.device_name,
@@ -150,4 +149,4 @@ def _read_by_a_driver(hardware: HardwareSection, count: int) -> Cluster:
         is_slice=is_slice(hardware.device_name),
         speed=None,
     )
-    return replace(sized, accelerator=card)
+    return structs.replace(sized, accelerator=card)

@@ -10,10 +10,9 @@ search that uses them against the pricing of every candidate:
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from math import ceil
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Cluster
@@ -55,8 +54,7 @@ class Limit(Struct, frozen=True, kw_only=True):
         return priced.layout.micro_batch_size * (1 + (self.budget_bytes - used) / grows)
 
 
-@dataclass(kw_only=True, eq=False)
-class SeriesGroup:
+class SeriesGroup(Struct, kw_only=True, eq=False):
     """Series with the same strategy, loss and attention, which differ in micro-batch and
     recomputation alone; the one that keeps most activations comes first."""
 
@@ -114,8 +112,7 @@ class SeriesGroup:
                 search.too_large_at(layout.micro_batch_size)
 
 
-@dataclass(kw_only=True, eq=False)
-class SeriesSearch:
+class SeriesSearch(Struct, kw_only=True, eq=False):
     """What is known of one series: its first ``num_fitting`` candidates fit, those from index
     ``too_large_from`` on do not."""
 
@@ -126,8 +123,8 @@ class SeriesSearch:
     with_recipe_loss: "SeriesSearch | None" = None
     """The corresponding series with the recipe's loss, if this one has another."""
     num_fitting: int = 0
-    too_large_from: int = field(init=False)
-    timed: bool = field(init=False)
+    too_large_from: int = 0
+    timed: bool = True
     """Whether kernels are counted; if not, times are bounded by those with the recipe's loss."""
     _candidates: dict[int, Candidate] = field(default_factory=dict)
     _least: dict[int, tuple[int, ...]] = field(default_factory=dict)

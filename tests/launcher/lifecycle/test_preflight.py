@@ -1,6 +1,5 @@
 """A machine that is not the planned one, and a plan that --set has changed."""
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -36,8 +35,8 @@ def planned(
 def machine(gpus: str, *, taken_bytes: int = 0, **changes: Any) -> Cluster:
     cluster = parse_gpus(gpus)
     held = (Holder(pid=4711, used_bytes=taken_bytes),) if taken_bytes else ()
-    card = replace(cluster.accelerator, in_use_bytes=taken_bytes, holders=held, **changes)
-    return replace(cluster, accelerator=card)
+    card = structs.replace(cluster.accelerator, in_use_bytes=taken_bytes, holders=held, **changes)
+    return structs.replace(cluster, accelerator=card)
 
 
 def refusal(plan: Plan, cluster: Cluster) -> str:
@@ -121,8 +120,8 @@ def test_too_little_host_memory_to_offload() -> None:
         parallel=convert(plans.parallel("zero2", 1, offload="optimizer"), ParallelSection),
     )
     need = plan.prediction.host_ram_bytes
-    fitted_to(plan, replace(machine("rtx-4090"), host_ram_bytes=need))
-    message = refusal(plan, replace(machine("rtx-4090"), host_ram_bytes=need - 1))
+    fitted_to(plan, structs.replace(machine("rtx-4090"), host_ram_bytes=need))
+    message = refusal(plan, structs.replace(machine("rtx-4090"), host_ram_bytes=need - 1))
     assert message.startswith("offload optimizer needs about ")
 
 

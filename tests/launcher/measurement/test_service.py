@@ -4,12 +4,11 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -76,7 +75,7 @@ def numbers(content: Any) -> Iterator[float]:
 
 @pytest.mark.long
 def test_two_ranks_measure_their_collectives(tmp_path: Path) -> None:
-    found = measured(replace(read_cpu(), gpus_per_node=2), tmp_path)
+    found = measured(structs.replace(read_cpu(), gpus_per_node=2), tmp_path)
     assert found.links is not None
     assert found.links.ranks == 2
     assert isinstance(found.kernels, KernelRates)

@@ -1,9 +1,9 @@
 """The choice of method: the customer's tiers, preferences, pins, and what is said of the rest."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, NothingFitsError
 from planner.base.units import GIB, MIB
@@ -211,7 +211,7 @@ def test_a_richer_method_that_no_number_of_cards_carries() -> None:
 )
 def test_a_last_resort_that_cannot_be_is_passed_over(pinned: dict[str, Any], count: int) -> None:
     """Offload, tried where the host's memory is known, is forbidden here, and nobody asked."""
-    known = replace(cards(count, 24), host_ram_bytes=64 * GIB)
+    known = structs.replace(cards(count, 24), host_ram_bytes=64 * GIB)
     with pytest.raises(NothingFitsError, match=r"llama-3\.1-70b does not fit"):
         decide(request(known, model="llama-3.1-70b", **pinned))
 

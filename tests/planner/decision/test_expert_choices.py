@@ -1,11 +1,10 @@
 """Every request of expert_choices.yaml is decided as experts do, or as argued there."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from msgspec import Meta
+from msgspec import Meta, structs
 from msgspec.structs import asdict
 
 from planner.base.errors import NothingFitsError
@@ -41,7 +40,7 @@ class Options(Spec):
         """The request, on the machine that ``gpus``, ``nodes`` and ``host_ram_gib`` describe."""
         cluster = parse_gpus(self.gpus)
         if self.host_ram_gib is not None:
-            cluster = replace(cluster, host_ram_bytes=self.host_ram_gib * GIB)
+            cluster = structs.replace(cluster, host_ram_bytes=self.host_ram_gib * GIB)
         if self.nodes > 1:
             cluster = over_nodes(cluster, self.nodes, None)
         machine = ("model", "gpus", "nodes", "host_ram_gib")

@@ -1,7 +1,5 @@
 """What would help: each row is what the planner says of a plan with that option; none is idle."""
 
-from dataclasses import replace
-
 import pytest
 from msgspec import structs
 
@@ -88,5 +86,5 @@ def test_what_is_not_there_cannot_be_left_out() -> None:
     recipe = load_recipe("qlora")
     assert recipe.adapter is not None
     without = structs.replace(recipe, adapter=structs.replace(recipe.adapter, dropout=0.0))
-    _, rows = by_option(replace(request(ONE_CARD), recipe=without))
+    _, rows = by_option(structs.replace(request(ONE_CARD), recipe=without))
     assert "launch --set adapter.dropout=0" not in rows

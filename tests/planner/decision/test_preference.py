@@ -1,9 +1,9 @@
 """Why a method was chosen: the sentence is true of the machine, the model and what fits."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from planner.base.errors import NothingFitsError
 from planner.base.units import GIB, MIB
@@ -90,7 +90,7 @@ def test_a_preference_is_the_reason_for_leaner_methods_too() -> None:
 
 
 def test_a_host_that_is_too_small_is_what_is_short() -> None:
-    small = replace(cards(1, 24), host_ram_bytes=64 * GIB)
+    small = structs.replace(cards(1, 24), host_ram_bytes=64 * GIB)
     asked = request(small, model="qwen2.5-7b", method="full", offload="all")
     with pytest.raises(NothingFitsError) as error:
         decide(asked)
@@ -100,14 +100,14 @@ def test_a_host_that_is_too_small_is_what_is_short() -> None:
 
 
 def test_a_leaner_method_may_need_to_leave_offload_out() -> None:
-    small = replace(cards(1, 48), host_ram_bytes=64 * GIB)
+    small = structs.replace(cards(1, 48), host_ram_bytes=64 * GIB)
     with pytest.raises(NothingFitsError) as error:
         decide(request(small, model="qwen2.5-32b", method="lora", offload="all"))
     assert str(error.value).endswith("--method qlora without --offload all fits.")
 
 
 def test_memory_that_device_and_host_share_is_counted_once_for_both() -> None:
-    shared = replace(named_cluster(load_gpu("gb10"), 1), host_ram_bytes=119 * GIB)
+    shared = structs.replace(named_cluster(load_gpu("gb10"), 1), host_ram_bytes=119 * GIB)
     chosen = decide(
         request(shared, model="qwen2.5-1.5b", method="full", offload="optimizer")
     ).chosen
@@ -116,15 +116,17 @@ def test_memory_that_device_and_host_share_is_counted_once_for_both() -> None:
         chosen.expected.device_used_bytes
         > chosen.footprint.peak_allocated_bytes + chosen.host.first_rank["train"]
     )
-    apart = replace(shared, accelerator=replace(shared.accelerator, unified_memory=False))
-    device_alone = replace(chosen, cluster=apart).memory
+    apart = structs.replace(
+        shared, accelerator=structs.replace(shared.accelerator, unified_memory=False)
+    )
+    device_alone = structs.replace(chosen, cluster=apart).memory
     assert chosen.memory.high_bytes - device_alone.high_bytes == chosen.host.beside(
         chosen.footprint
     )
 
 
 def test_a_shortage_of_shared_memory_is_of_all_of_it_and_no_second_card_adds_to_it() -> None:
-    shared = replace(named_cluster(load_gpu("gb10"), 1), host_ram_bytes=119 * GIB)
+    shared = structs.replace(named_cluster(load_gpu("gb10"), 1), host_ram_bytes=119 * GIB)
     with pytest.raises(NothingFitsError) as error:
         decide(request(shared, model="qwen2.5-14b", method="full", offload="optimizer"))
     text = str(error.value)

@@ -1,6 +1,5 @@
 """A refusal by rule names the options that the rule is about, and no rule that nobody met."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -147,7 +146,7 @@ def test_a_model_of_one_position_cannot_be_trained() -> None:
     spec = structs.replace(asked.model.spec, max_position_embeddings=1)
     model = structs.replace(asked.model, spec=spec)
     with pytest.raises(InvalidRequestError, match="has 1 position, and training needs 2: a token"):
-        decide(replace(asked, model=model))
+        decide(structs.replace(asked, model=model))
 
 
 def test_the_shortest_sample_is_priced() -> None:

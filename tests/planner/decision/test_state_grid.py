@@ -1,9 +1,9 @@
 """The grid around a plan: what is implied is so, and each state is what its options give."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec import structs
 
 from planner.decision.choose import decide
 from planner.decision.method_search import search_method
@@ -73,7 +73,7 @@ def test_a_state_is_what_its_options_give(request_: Request, grid: StateGrid) ->
 
 def test_options_that_contradict_a_state_refuse_it(request_: Request) -> None:
     """A global batch of 6 cannot be made of micro-batches of 4, nor be shared by 4 GPUs."""
-    asked = replace(request_, global_batch_size=6, method="lora")
+    asked = structs.replace(request_, global_batch_size=6, method="lora")
     made = state_grid(asked, decide(asked).chosen, GPUS)
     assert made is not None
     for (_, machine, _, size, _), state in placed(made).items():

@@ -1,10 +1,10 @@
 """How far a plan is from its limits, and what is named where nothing fits: each was priced."""
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, NothingFitsError, UserError
 from planner.base.preset_files import preset_names
@@ -33,7 +33,7 @@ def fits(decision: Decision, *, micro_batch: int | None = None, length: int | No
     layout = chosen.layout._replace(micro_batch_size=micro_batch or chosen.layout.micro_batch_size)
     asked = length or chosen.workload.settings.sequence_length
     work = chosen.workload.with_settings(sequence_length=asked)
-    changed = replace(chosen, layout=layout, workload=work)
+    changed = structs.replace(chosen, layout=layout, workload=work)
     return changed.fits(decision.request.budget_bytes)
 
 
@@ -60,7 +60,9 @@ def test_no_smaller_card_carries_the_method(decision: Decision) -> None:
     place = order.index(machine.card or "")
     carried = [
         search_method(
-            replace(decision.request, cluster=named_cluster(load_gpu(name), 1), method="full"),
+            structs.replace(
+                decision.request, cluster=named_cluster(load_gpu(name), 1), method="full"
+            ),
             "full",
         )
         for name in order[place - 1 : place + 1]
@@ -73,8 +75,8 @@ def test_no_fewer_cards_carry_the_method() -> None:
     count = fewest_cards(asked, "full")
     assert count == 8
     for fewer in (number for number in CARD_COUNTS if number < count):
-        cluster = replace(asked.cluster, gpus_per_node=fewer)
-        assert not search_method(replace(asked, cluster=cluster), "full").fits
+        cluster = structs.replace(asked.cluster, gpus_per_node=fewer)
+        assert not search_method(structs.replace(asked, cluster=cluster), "full").fits
 
 
 WAYS_OUT: list[tuple[Request, str]] = [
@@ -120,7 +122,7 @@ def test_the_way_out_fits(asked: Request, words: str) -> None:
     rank = re.match(r"--lora-rank (\d+) fits", way)
     if rank is not None:
         found["lora_rank"] = int(rank[1])
-    assert decide(replace(asked, **found)).chosen.memory.high_bytes <= asked.budget_bytes
+    assert decide(structs.replace(asked, **found)).chosen.memory.high_bytes <= asked.budget_bytes
 
 
 def test_pinned_numerics_are_obeyed() -> None:

@@ -8,10 +8,10 @@ import pickle
 import subprocess
 import sys
 from ctypes.util import find_library
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from planner.base.units import GIB, MIB
 from planner.hardware.cards import context_bytes, load_gpu
@@ -187,7 +187,7 @@ class TestMachines:
         """Not even a sentence: nothing is lost."""
         machine = edited("two-rtx-4090", f"refuse {call} 3", tmp_path)
         one, other = nvml.detect(machine), nvml.detect("two-rtx-4090")
-        assert replace(one, machine=None) == replace(other, machine=None)
+        assert structs.replace(one, machine=None) == structs.replace(other, machine=None)
         assert one.machine is not None
         assert call in one.machine.nvml.unsupported
 

@@ -1,6 +1,5 @@
 """Measured rates in a plan: where they are kept, what they change, and what is said of them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,9 @@ def test_what_was_measured_of_a_card_counts_before_its_datasheet() -> None:
     known = rates(cluster)
     name = cluster.accelerator.device_name
     seen = measurement(device="cuda", device_name=name)
-    measured = rates(replace(cluster, accelerator=replace(cluster.accelerator, measured=seen)))
+    measured = rates(
+        structs.replace(cluster, accelerator=structs.replace(cluster.accelerator, measured=seen))
+    )
     assert known is not None
     assert measured is not None
     assert (known.products_16_per_s, measured.products_16_per_s) == (162_391_600_000_000.0, 1e12)
@@ -87,7 +88,7 @@ def test_kernels_of_a_processor_wait_for_their_launches() -> None:
 def test_collectives_that_were_measured_are_as_they_are() -> None:
     links = {"ranks": 2, "all_reduce": curve(1e9), "all_gather": curve(2e9), "reduce": curve(5e8)}
     single = measured_cpu(ranks=1, links=links)
-    cluster = replace(single, gpus_per_node=2)
+    cluster = structs.replace(single, gpus_per_node=2)
     step = planned(cluster).throughput
     assert step is not None
     assert step.step.exposed_communication_s > 0
@@ -144,7 +145,7 @@ def test_a_saved_machine_has_its_measurements(tmp_path: Path) -> None:
 def test_runs_here_narrow_the_range_and_both_are_shown() -> None:
     alone = planned(measured_cpu()).throughput
     runs = tuple(own_run(ratio) for ratio in (1.04, 1.07, 1.05))
-    chosen = planned(replace(measured_cpu(), runs=runs))
+    chosen = planned(structs.replace(measured_cpu(), runs=runs))
     found = chosen.throughput
     assert alone is not None
     assert found is not None
@@ -168,7 +169,9 @@ def test_runs_here_narrow_the_range_and_both_are_shown() -> None:
     ],
 )
 def test_runs_of_another_kind_narrow_nothing(changes: dict[str, object]) -> None:
-    found = planned(replace(measured_cpu(), runs=(own_run(1.05, **changes),) * 3)).throughput
+    found = planned(
+        structs.replace(measured_cpu(), runs=(own_run(1.05, **changes),) * 3)
+    ).throughput
     assert found is not None
     assert found.own_ratios == ()
     assert found.ratio == found.published
@@ -178,6 +181,9 @@ def test_runs_narrow_the_memory_of_a_card_too() -> None:
     cluster = named_cluster(load_gpu("rtx-4090"), 1)
     name = cluster.accelerator.device_name
     run = own_run(1.0, device_name=name, measured_bytes=10**9)
-    before, after = planned(cluster).memory, planned(replace(cluster, runs=(run,) * 9)).memory
+    before, after = (
+        planned(cluster).memory,
+        planned(structs.replace(cluster, runs=(run,) * 9)).memory,
+    )
     assert after.low_bytes > before.low_bytes
     assert after.high_bytes <= before.high_bytes

@@ -1,7 +1,6 @@
 """Loss and attention: tried where nobody stated them, and what saves pricing most of it."""
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +39,7 @@ def test_the_stock_loss_is_taken_where_it_lets_a_method_fit() -> None:
 
 def test_it_is_taken_where_it_is_faster_by_what_can_be_told() -> None:
     asked = request(cards(1, 24), model="llama-3.2-1b", method="lora")
-    chosen, fused = decide(asked).chosen, decide(replace(asked, loss="fused")).chosen
+    chosen, fused = decide(asked).chosen, decide(structs.replace(asked, loss="fused")).chosen
     assert chosen.workload.loss == "standard"
     assert chosen.ranking_time_s * 1.02 < fused.ranking_time_s
     assert "faster than as the recipe has it" in decide(asked).why
@@ -50,9 +49,11 @@ def test_it_is_taken_where_it_is_faster_by_what_can_be_told() -> None:
 def test_a_difference_that_cannot_be_told_changes_nothing() -> None:
     """Wherever the steps' borders lie."""
     asked = request(cards(1, 24, speed="rtx-4090"), method="qlora")
-    fused, stock = (decide(replace(asked, loss=loss)).chosen for loss in ("fused", "standard"))
+    fused, stock = (
+        decide(structs.replace(asked, loss=loss)).chosen for loss in ("fused", "standard")
+    )
     assert 1 < fused.ranking_time_s / stock.ranking_time_s < 1.02
-    departing = replace(stock, departures=("standard loss",))
+    departing = structs.replace(stock, departures=("standard loss",))
     for moved in range(100):
         at = 1 + moved / 1000
         ours = fused.standing_at(fused.ranking_time_s * at)
@@ -64,7 +65,7 @@ def test_what_a_recipe_states_is_not_open() -> None:
     asked = request(cards(1, 24), model="llama-3.2-1b", recipe=recipe)
     own = workload(asked, "lora")
     assert {choice.loss for choice in open_choices(asked, own)} == {"fused", "standard"}
-    stated = replace(asked, recipe=structs.replace(recipe, loss="fused"))
+    stated = structs.replace(asked, recipe=structs.replace(recipe, loss="fused"))
     assert {choice.loss for choice in open_choices(stated, own)} == {"fused"}
     assert decide(stated).chosen.workload.loss == "fused"
 
@@ -74,14 +75,14 @@ def test_attention_is_what_the_model_and_the_packages_have() -> None:
     choices = open_choices(only, workload(only, "lora"))
     assert {choice.attention for choice in choices} == {"eager"}
     with pytest.raises(InvalidRequestError, match="gemma2, which is planned only with eager"):
-        decide(replace(only, attention="sdpa"))
+        decide(structs.replace(only, attention="sdpa"))
     with pytest.raises(InvalidRequestError, match="needs the package flash-attn"):
         decide(request(cards(1, 24), attention="flash_attention_2"))
 
 
 def test_eager_attention_is_obeyed_where_it_is_asked_for() -> None:
     asked = request(cards(1, 24, speed="rtx-4090"), method="qlora")
-    assert decide(replace(asked, attention="eager")).chosen.workload.attention == "eager"
+    assert decide(structs.replace(asked, attention="eager")).chosen.workload.attention == "eager"
     rejected = decide(asked).rejected
     assert any("holds the whole matrix of scores" in reason for reason in rejected)
 
@@ -125,7 +126,7 @@ def test_so_do_those_of_the_fused_loss_on_the_cpu(method: Method, length: int) -
             activation_checkpointing=False,
         )
         stock = Candidate(workload=own, layout=layout, cluster=asked.cluster)
-        fused = replace(stock, workload=other)
+        fused = structs.replace(stock, workload=other)
         assert stock.workload.settings.loss == "standard"
         assert stock.ranking_time_s - fused.ranking_time_s <= most_saved_s(stock)
         saved = stock.memory.peak_allocated_bytes - fused.memory.peak_allocated_bytes
@@ -156,4 +157,4 @@ def pair(source: random.Random) -> tuple[Candidate, Candidate]:
     own = workload(asked, method)
     other = variant_of(own, Choice(loss="standard", attention=own.attention)).workload
     fused = Candidate(workload=own, layout=layout, cluster=asked.cluster)
-    return fused, replace(fused, workload=other)
+    return fused, structs.replace(fused, workload=other)

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import pytest
@@ -133,7 +133,9 @@ def machine(ranks: int, card: str | None) -> Cluster:
     """Cards of 80 GiB as fast as a named one, and as able."""
     cluster = cards(ranks, 80, speed=card)
     bf16 = card is None or float(load_gpu(card).compute_capability) >= 8
-    return replace(cluster, accelerator=replace(cluster.accelerator, supports_bf16=bf16))
+    return structs.replace(
+        cluster, accelerator=structs.replace(cluster.accelerator, supports_bf16=bf16)
+    )
 
 
 def random_request(source: random.Random) -> Request:
@@ -202,7 +204,7 @@ def test_so_is_packing(seed: int) -> None:
     )
     data = TrainingData(section=DataSection(source="a.jsonl"), known=known)
     prefer: Prefer = source.choice(["speed", "speed", "tiers"])
-    request = replace(
+    request = structs.replace(
         random_request(source),
         data=data,
         packing=None,
@@ -212,7 +214,9 @@ def test_so_is_packing(seed: int) -> None:
         offload=None,
         optimizer=None,
     )
-    apart, packed = (best_run(replace(request, packing=packing)) for packing in (False, True))
+    apart, packed = (
+        best_run(structs.replace(request, packing=packing)) for packing in (False, True)
+    )
     if apart is None or packed is None:
         return
     decision = decide(request)
@@ -230,7 +234,7 @@ def best_run(request: Request) -> Candidate | None:
     every = [x for x in every_candidate(request) if x.high_bytes <= request.budget_bytes]
     if not every:
         return None
-    best = chosen_by_enumeration(replace(request, prefer="tiers"), every)
+    best = chosen_by_enumeration(structs.replace(request, prefer="tiers"), every)
     assert best is not None
     return Candidate(
         workload=best.work,
@@ -246,7 +250,7 @@ def test_the_choice_is_that_of_pricing_everything(seed: int) -> None:
     request = random_request(source)
     every = list(every_candidate(request))
     for budget in budgets(source, every) if every else ():
-        limited = replace(request, memory_limit_bytes=budget)
+        limited = structs.replace(request, memory_limit_bytes=budget)
         expected = chosen_by_enumeration(limited, every)
         results = search_methods(limited)
         assert any(result.fits for result in results.values()) == (expected is not None)

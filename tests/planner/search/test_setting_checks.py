@@ -1,6 +1,5 @@
 """What ``plan`` refuses as an option, ``launch`` refuses as a key of a plan, in the same words."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +87,14 @@ def test_both_commands_refuse(
 ) -> None:
     request = Request(model=load_model(model), cluster=parse_gpus(gpus))
     with pytest.raises(UserError) as refused:
-        decide(replace(request, **options))
+        decide(structs.replace(request, **options))
     assert words in str(refused.value)
 
     method = options.get("method")
     path = tmp_path / "plan.yaml"
-    path.write_text(plan_text(plan_of(decide(replace(request, method=method)))), encoding="utf-8")
+    path.write_text(
+        plan_text(plan_of(decide(structs.replace(request, method=method)))), encoding="utf-8"
+    )
     require_possible(read_plan(path))
     settings = [setting.replace("ZERO", ZERO) for setting in settings]
     with pytest.raises(UserError) as refused:

@@ -1,6 +1,5 @@
 """Counted work and traffic against the closed forms of the papers, and what a time is made of."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -306,7 +305,9 @@ def test_utilisation_is_of_the_dense_rate_and_below_what_products_reach() -> Non
 
 def test_energy_is_that_of_the_power_limit_that_was_read() -> None:
     cluster = parse_gpus("a100-sxm-80gb")
-    capped = replace(cluster, accelerator=replace(cluster.accelerator, power_limit_watts=200))
+    capped = structs.replace(
+        cluster, accelerator=structs.replace(cluster.accelerator, power_limit_watts=200)
+    )
     whole, half = (
         throughput(workload("lora"), layout("single", 1), each) for each in (cluster, capped)
     )

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def leaves(phrase: str) -> Iterator[str]:
 def names_of(shape: str, method: Method, options: dict[str, Any]) -> Iterator[str]:
     asked = request(cards(1, 80, speed="a100-sxm-80gb"), model="gpt2", method=method, **options)
     model = structs.replace(asked.model, spec=SHAPES[shape])
-    found = search_method(replace(asked, model=model, sequence_length=64), method)
+    found = search_method(structs.replace(asked, model=model, sequence_length=64), method)
     if found.best is None:
         return
     for ledger in Explained(found.best).ledgers.values():
