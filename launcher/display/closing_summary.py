@@ -87,7 +87,7 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
     training, seconds = report["training"], report["measured"]["run_time_s"]
     if run.probe.exists():
         told = Phrase(
-            "{num_steps} steps of the longest batch; nothing is saved",
+            "{num_steps} {num_steps[step|steps]} of the longest batch; nothing is saved",
             num_steps=training["num_steps"],
         )
         return [told, *_idle(report)]
@@ -95,7 +95,7 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
     return [
         *_idle(report),
         Phrase(
-            "loss {first:.4f} -> {last:.4f} in {num_steps} steps, {duration}",
+            "loss {first:.4f} -> {last:.4f} in {num_steps} {num_steps[step|steps]}, {duration}",
             first=training["first_loss"],
             last=training["last_loss"],
             num_steps=training["num_steps"],

@@ -104,7 +104,7 @@ def _state(record: RunRecord) -> tuple[str, str, str]:
         trained, seconds = record.report.training, record.report.measured.run_time_s
         took = "" if seconds is None else Phrase(", {time}", time=format_duration(seconds))
         count = trained.num_steps
-        steps = Phrase("1 step") if count == 1 else Phrase("{count:,} steps", count=count)
+        steps = Phrase("{count:,} {count[step|steps]}", count=count)
         loss = Phrase(
             "loss {first_loss:.4f} to {last_loss:.4f} in {steps}{took}.",
             first_loss=trained.first_loss,

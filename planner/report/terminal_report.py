@@ -229,9 +229,9 @@ def _range_source(decision: Decision) -> str:
         pool = chosen.footprint.pool_bytes / chosen.memory.peak_allocated_bytes
         holes = Phrase(", here {pool:.2f} since a pass leaves holes", pool=pool)
     text = Phrase(
-        "measured over predicted {low:.2f} to {high:.2f} ({runs} published runs), "
+        "measured over predicted {low:.2f} to {high:.2f} ({runs} published {runs[run|runs]}), "
         "reserved over allocated {least:.2f} to {most:.2f} ({readings} published "
-        "readings){holes}, context {context} GiB",
+        "{readings[reading|readings]}){holes}, context {context} GiB",
         low=error.low,
         high=error.high,
         runs=error.runs,
@@ -245,7 +245,7 @@ def _range_source(decision: Decision) -> str:
         return text
     low, high = format_gib(nccl.low * MIB), format_gib(nccl.high * MIB)
     return text + Phrase(
-        ", NCCL {low} to {high} GiB ({readings} readings)",
+        ", NCCL {low} to {high} GiB ({readings} {readings[reading|readings]})",
         low=low,
         high=high,
         readings=nccl.readings,
