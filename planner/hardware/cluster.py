@@ -49,6 +49,32 @@ def has_bf16(compute_capability: str) -> bool:
     return float(compute_capability) >= 8.0
 
 
+LABEL_SHARES = 0.75, 1.1
+"""Least and most memory of a card as a share of the size on its label; ECC and the driver take up
+to a tenth."""
+PLAUSIBLE_RATES = {
+    "dense_bf16_flops_per_s": (10**12, 10**17, Phrase("operations")),
+    "memory_bandwidth_bytes_per_s": (10**10, 10**14, Phrase("bytes")),
+}
+"""Rates beyond which a file has another unit in mind: a tenth of the slowest listed card's and more
+than ten times the fastest's, with the unit."""
+
+
+MOST_MAJOR = 19
+"""Larger numbers are the spelling of compilers, of which PyTorch has kernels from sm_50 on."""
+
+
+def _check_capability(text: str) -> None:
+    """Raise ValueError for what is not a compute capability, such as ``89`` for 8.9."""
+    match = re.fullmatch(r"([1-9]\d?)\.\d", text)
+    if match is None or int(match[1]) > MOST_MAJOR:
+        raise ValueError(
+            Phrase(
+                'compute_capability: {text!r} is not one of CUDA: write "8.9" for sm_89', text=text
+            )
+        )
+
+
 class GpuSpec(Spec):
     """One card. Datasheet figures apart from observed ones; each group names its source.
 
@@ -95,6 +121,34 @@ class GpuSpec(Spec):
     def __post_init__(self) -> None:
         if self.nvml_total_mib is None and self.torch_visible_mib is None:
             raise ValueError(Phrase("give nvml_total_mib or torch_visible_mib"))
+        least, most = LABEL_SHARES
+        for key in ("nvml_total_mib", "torch_visible_mib"):
+            mib = getattr(self, key)
+            if mib is not None and not least <= mib * MIB / (self.nominal_gib * GIB) <= most:
+                raise ValueError(
+                    Phrase(
+                        "{key}: {mib:,} MiB are not the memory of a card with {gib} GiB on its "
+                        "label",
+                        key=key,
+                        mib=mib,
+                        gib=self.nominal_gib,
+                    )
+                )
+        _check_capability(self.compute_capability)
+        for key, (slowest, fastest, unit) in PLAUSIBLE_RATES.items():
+            rate = getattr(self, key)
+            if rate is not None and not slowest <= rate <= fastest:
+                raise ValueError(
+                    Phrase(
+                        "{key}: {rate:,} {unit} per second is no rate of a GPU: a value between "
+                        "{slowest:,} and {fastest:,} is expected",
+                        key=key,
+                        rate=rate,
+                        unit=unit,
+                        slowest=slowest,
+                        fastest=fastest,
+                    )
+                )
 
     @property
     def total_mib(self) -> int:
