@@ -401,7 +401,7 @@ def _attempt_table(record: RunRecord, several: bool) -> Markup:
     caption: str = Phrase("Every start of the ranks, and how it ended")
     if several:
         caption = Joined(": ", [_name(record), caption])
-    return table(caption, columns, rows, stacks=True)
+    return table(caption, columns, rows, narrow="stacks")
 
 
 def _ended(how: str | None, *, running: bool) -> str:
@@ -432,7 +432,7 @@ def _differences(records: Sequence[RunRecord]) -> Markup:
     columns = [Column(Phrase("key")), *(Column(_name(record)) for record in records)]
     caption = Phrase("Settings in which the plans differ")
     return section(
-        "differences", Phrase("Differences"), table(caption, columns, found, stacks=True)
+        "differences", Phrase("Differences"), table(caption, columns, found, narrow="stacks")
     )
 
 
