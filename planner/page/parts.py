@@ -6,7 +6,6 @@ from typing import Literal, NamedTuple
 from planner.base.phrases import Phrase
 from planner.page.elements import Child, Markup, element, joined
 
-
 Narrow = Literal["scrolls", "stacks", "folds"]
 """A table that is wider than a screen is scrolled by itself, with a shadow at the side that hides
 some of it; or the cells of a row stand below each other, each with its title; or beside each other
