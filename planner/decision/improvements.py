@@ -15,6 +15,7 @@ from planner.decision.alternatives import Alternative
 from planner.decision.epochs import ranking_run_time_s
 from planner.decision.packing import PackedWay
 from planner.decision.request import Request
+from planner.hardware.cluster import MOST_PER_HOST
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES, METHODS
 from planner.search.candidate import Candidate
@@ -132,14 +133,15 @@ def _packed(request: Request, chosen: Candidate, packed: PackedWay | None) -> It
 
 
 def _twice_the_cards(request: Request, chosen: Candidate) -> Iterator[Improvement]:
-    """Yield twice the cards of one node, each with the same micro-batches under the same strategy:
-    at least as fast is what the planner would choose there."""
+    """Yield twice the cards of one node where most hosts hold so many, each with the same
+    micro-batches under the same strategy: at least as fast is what the planner would choose
+    there."""
     cluster, layout = request.cluster, chosen.layout
     card, steps = cluster.accelerator, layout.gradient_accumulation_steps
     alone = cluster.device == "cpu" or card.is_slice or card.unified_memory
-    if alone or cluster.num_nodes > 1 or steps % 2:
-        return
     count = 2 * cluster.gpus_per_node
+    if alone or cluster.num_nodes > 1 or steps % 2 or count > MOST_PER_HOST:
+        return
     more = replace(
         cluster,
         gpus_per_node=count,

@@ -243,6 +243,8 @@ class Cluster:
         return self.world_size * self.accelerator.nominal_gib * GIB
 
 
+MOST_PER_HOST = 8
+"""Cards that most hosts hold at most: NVIDIA's HGX and DGX boards of A100, H100 and B200 have 8."""
 PROCESS_BYTES = 501 * MIB
 """measured: resident memory of a process that has imported torch 2.13, transformers 5.23,
 trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Linux x86-64)."""

@@ -9,7 +9,7 @@ from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_rate, short_gib
 from planner.decision.choose import Decision
 from planner.decision.epochs import epochs_of
-from planner.hardware.cluster import Cluster
+from planner.hardware.cluster import MOST_PER_HOST, Cluster
 from planner.models.model_presets import ModelPreset
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES
@@ -75,8 +75,6 @@ def memory_line(decision: Decision) -> str:
     expected = short_gib(decision.chosen.expected.device_used_bytes)
     high = short_gib(memory.high_bytes)
     budget = short_gib(decision.request.budget_bytes)
-    if cluster.device == "cpu":
-        return Phrase("{expected} GiB of {budget}", expected=expected, budget=budget)
     each = Phrase(" of each GPU") if cluster.world_size > 1 else ""
     return Phrase(
         "{expected} GiB expected, {high} in the worst case, of {budget}{each}",
@@ -101,7 +99,7 @@ def speed_line(decision: Decision) -> str:
     """Return tokens per second and the time of a step with its range, and what limits it."""
     speed = decision.chosen.throughput
     if speed is None:
-        return Phrase("unknown: no published rates for this device")
+        return _unknown_speed(decision.request.cluster)
     return Phrase(
         "{rate} tokens/s, {step} per step ({low} to {high}), limited by {limit}",
         rate=format_rate(speed.tokens_per_second),
@@ -110,6 +108,14 @@ def speed_line(decision: Decision) -> str:
         high=format_duration(speed.high_s),
         limit=LIMITS[speed.bottleneck.name],
     )
+
+
+def _unknown_speed(cluster: Cluster) -> Phrase:
+    """Return why the speed is unknown; the device of this machine can be measured."""
+    is_saved = cluster.machine is not None and cluster.machine.saved_on is not None
+    if cluster.device == "cpu" and not is_saved:
+        return Phrase("unknown until plan --measure has measured this machine, once")
+    return Phrase("unknown: no published rates for this device")
 
 
 def reason_and_time(decision: Decision) -> list[tuple[str, str]]:
@@ -160,10 +166,6 @@ def notes(decision: Decision) -> list[str]:
     ]
     lacking = lacking_now(cluster, host_bytes=chosen.host.node_bytes, disk_bytes=chosen.disk_bytes)
     return found if lacking is None else [*found, lacking]
-
-
-MOST_PER_HOST = 8
-"""Cards that a host holds at most, as most are built: NVIDIA's HGX and DGX boards have 8."""
 
 
 def _limit_note(decision: Decision) -> str | None:
