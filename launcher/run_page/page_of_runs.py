@@ -145,7 +145,8 @@ def _figures(records: Sequence[RunRecord]) -> Markup:
         for title, predicted, measured in FIGURES
     ]
     known = [row for row in rows if any(cell != UNKNOWN for cell in row[1:])]
-    return table(Phrase("Predicted and measured"), columns, known) if known else joined()
+    caption = Phrase("Predicted and measured")
+    return table(caption, columns, known, narrow="folds") if known else joined()
 
 
 def _gib(num_bytes: int | None) -> str:
