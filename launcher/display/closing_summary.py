@@ -13,6 +13,7 @@ from launcher.run.output import last_stack, tail
 from launcher.run.run_directory import RunDirectory
 from planner.base.phrases import Joined, Phrase, from_data
 from planner.base.units import format_duration, format_gib
+from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import Plan
 
 TAIL_LINES = 15
@@ -58,10 +59,9 @@ def measured_rows(plan: Plan, report: Mapping[str, Any]) -> list[tuple[str, str,
 def _memory_rows(plan: Plan, measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     predicted = plan.prediction
     if measured["peak_allocated_bytes"] is None:
-        expected, resident = planned_resident_bytes(plan), measured["peak_resident_bytes"]
-        return [(Phrase("peak resident per process"), _gib(expected), _gib(resident))]
+        resident = measured["peak_resident_bytes"]
+        return [(Phrase("peak resident per process"), _range(predicted), _gib(resident))]
     used_bytes = max(rank["device_used_bytes"] for rank in measured["ranks"])
-    expected_range = f"{format_gib(predicted.low_bytes)}-{_gib(predicted.high_bytes)}"
     return [
         (
             Phrase("peak allocated per GPU"),
@@ -69,8 +69,12 @@ def _memory_rows(plan: Plan, measured: Mapping[str, Any]) -> list[tuple[str, str
             _gib(measured["peak_allocated_bytes"]),
         ),
         (Phrase("peak reserved per GPU"), UNKNOWN, _gib(measured["peak_reserved_bytes"])),
-        (Phrase("in use per GPU at the end"), expected_range, _gib(used_bytes)),
+        (Phrase("in use per GPU at the end"), _range(predicted), _gib(used_bytes)),
     ]
+
+
+def _range(predicted: PredictionSection) -> str:
+    return f"{format_gib(predicted.low_bytes)}-{_gib(predicted.high_bytes)}"
 
 
 def _gib(num_bytes: int) -> str:
