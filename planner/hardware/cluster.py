@@ -56,8 +56,8 @@ PLAUSIBLE_RATES = {
     "dense_bf16_flops_per_s": (10**12, 10**17, Phrase("operations")),
     "memory_bandwidth_bytes_per_s": (10**10, 10**14, Phrase("bytes")),
 }
-"""Rates beyond which a file has another unit in mind: a tenth of the slowest listed card's and more
-than ten times the fastest's, with the unit."""
+"""Rates beyond which a file has another unit in mind, with that of the rate: less than a tenth of
+the slowest listed card's, more than ten times the fastest's."""
 
 
 MOST_MAJOR = 19
@@ -66,8 +66,9 @@ MOST_MAJOR = 19
 
 def _check_capability(text: str) -> None:
     """Raise ValueError for what is not a compute capability, such as ``89`` for 8.9."""
-    match = re.fullmatch(r"([1-9]\d?)\.\d", text)
-    if match is None or int(match[1]) > MOST_MAJOR:
+    major, _, minor = text.partition(".")
+    plain = major.isdecimal() and minor.isdecimal() and len(minor) == 1
+    if not plain or not 1 <= int(major) <= MOST_MAJOR:
         raise ValueError(
             Phrase(
                 'compute_capability: {text!r} is not one of CUDA: write "8.9" for sm_89', text=text
