@@ -52,6 +52,7 @@ NEVER_ONE = {
 SEVERAL = {
     *("{count} such cards", "are {count:,} GPUs", "{count} runs here"),
     *("{samples:,} samples, and at most", "of every {number} layers"),
+    "one host with {count} cards",
 }
 """Parts of sentences that are only said of more than one."""
 
