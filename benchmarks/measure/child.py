@@ -37,7 +37,7 @@ OUT_OF_MEMORY = (
 """Texts of errors that mean out of memory. read: c10/cuda/CUDACachingAllocator.cpp,
 c10/core/impl/alloc_cpu.cpp; errno 12; and cuBLAS, which asks the driver for memory directly."""
 MAX_REASON = 300
-VARIABLES = (*ALLOCATOR_VARIABLES, "OMP_NUM_THREADS")
+VARIABLES = (*ALLOCATOR_VARIABLES, "OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_")
 
 
 def main() -> None:

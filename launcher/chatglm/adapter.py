@@ -89,7 +89,7 @@ def _row_counts(module: str, matrices: Mapping[str, Any], path: Path) -> list[in
             path,
             None,
             Phrase(
-                "{module} has {rows} rows on {hidden} columns",
+                "{module} has {rows} {rows[row|rows]} on {hidden} {hidden[column|columns]}",
                 module=module,
                 rows=rows,
                 hidden=hidden,

@@ -17,11 +17,12 @@ from launcher.data.record_fields import UnlearnableError
 from launcher.data.samples import PlacedSample, SourceReader
 from launcher.data.sources import FoundSource
 from launcher.data.stop_tokens import stop_token_ids, vocabulary_rows
-from launcher.data.summary import DataSummary, quantiles
+from launcher.data.summary import DataSummary
 from launcher.data.tables import TRAIN, VALIDATION, TableWriter, read_table
 from launcher.data.tokenization import IGNORED, Encoded, Rendered, SampleTokenizer
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from planner.base.phrases import Phrase
+from planner.datasets.token_lengths import TokenLengths, nothing_learnt
 from planner.plan.data_section import DataErrors, DataSection, LossOn
 from planner.plan.schema import Plan
 
@@ -109,7 +110,7 @@ class DataPreparation:
         self._samples = SampleTokenizer(tokenizer, stops=self._stops, loss_on=settings.loss_on)
         self._end_marks = set[int]()
         self._progress = progress
-        self._lengths: Counter[int] = Counter()
+        self._lengths: Counter[tuple[int, int]] = Counter()
         self.summary = DataSummary()
 
     def write(self, sources: Sequence[FoundSource], folder: Path) -> DataSummary:
@@ -129,7 +130,9 @@ class DataPreparation:
         }
         summary.num_samples = summary.num_rows = train.num_rows
         summary.num_validation = validation.num_rows
-        summary.length_quantiles = quantiles(self._lengths)
+        summary.count_lengths(
+            TokenLengths.of_samples(self._lengths), self._settings.sequence_length
+        )
         if not validation.num_rows:
             (folder / VALIDATION).unlink()
         if self._settings.packing:
@@ -199,18 +202,10 @@ class DataPreparation:
             )
 
     def _count(self, encoded: Encoded, num_learnt: int) -> None:
-        summary, length = self.summary, self._settings.sequence_length
-        num_tokens = len(encoded.input_ids)
-        self._lengths[num_tokens] += 1
-        if not num_learnt:
-            summary.num_dropped += 1
-            return
-        summary.num_tokens += min(num_tokens, length)
-        summary.num_answer_tokens += num_learnt
-        if num_tokens > length:
-            summary.num_truncated += 1
-            summary.num_tokens_lost += num_tokens - length
-            summary.num_answer_tokens_lost += _num_learnt(encoded.labels) - num_learnt
+        self._lengths[encoded.length_and_first] += 1
+        if num_learnt:
+            self.summary.num_answer_tokens += num_learnt
+            self.summary.num_answer_tokens_lost += _num_learnt(encoded.labels) - num_learnt
 
     def _require_samples(
         self, sources: Sequence[FoundSource], num_train: int, num_validation: int
@@ -227,7 +222,8 @@ class DataPreparation:
             reasons = sorted(summary.unlearnable.items(), key=lambda item: -item[1])
             listed = "; ".join(f"{reason} ({count:,})" for reason, count in reasons)
             return Phrase(
-                "{num_unlearnable:,} of {num_records:,} records cannot be learnt: {listed}",
+                "{num_unlearnable:,} of {num_records:,} {num_records[record|records]} cannot be "
+                "learnt: {listed}",
                 num_unlearnable=num_unlearnable,
                 num_records=summary.num_records,
                 listed=listed,
@@ -235,19 +231,16 @@ class DataPreparation:
         if not num_train and num_validation:
             return Phrase(
                 "data.validation_fraction {fraction:g} takes all of its {num_records} "
-                "records: lower it",
+                "{num_records[record|records]}: lower it",
                 fraction=fraction,
                 num_records=summary.num_records,
             )
         if not num_train:
-            return Phrase(
-                "no record has an answer within {sequence_length} tokens. Raise sequence_length",
-                sequence_length=settings.sequence_length,
-            )
+            return nothing_learnt(settings.sequence_length)
         if fraction and not num_validation:
             return Phrase(
                 "data.validation_fraction {fraction:g} keeps none of its {num_records} "
-                "records: raise it, or set it to 0",
+                "{num_records[record|records]}: raise it, or set it to 0",
                 fraction=fraction,
                 num_records=summary.num_records,
             )

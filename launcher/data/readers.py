@@ -189,7 +189,7 @@ def _csv_row(place: Place, header: list[str], row: list[str]) -> Record:
     size = sum(map(len, row)) + len(row)
     if len(row) != len(header):
         problem = Phrase(
-            "the row has {number} fields and the header {expected}",
+            "the row has {number} {number[field|fields]} and the header {expected}",
             number=len(row),
             expected=len(header),
         )

@@ -1,6 +1,5 @@
 """Counts of what became of the records, shown and reported after they are prepared."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,13 +47,21 @@ class DataSummary:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def count_lengths(self, lengths: TokenLengths, sequence_length: int) -> None:
+        """Set the counts of what a sequence length cuts and leaves out, as ``plan`` has them."""
+        self.num_dropped = lengths.num_dropped(sequence_length)
+        self.num_truncated = lengths.num_truncated(sequence_length)
+        self.num_tokens_lost = lengths.tokens_lost(sequence_length)
+        kept = lengths.num_records > self.num_dropped
+        self.num_tokens = lengths.cut(sequence_length).num_tokens if kept else 0
+        self.length_quantiles = quantiles(lengths)
 
-def quantiles(counts: Counter[int]) -> dict[str, int]:
+
+def quantiles(lengths: TokenLengths) -> dict[str, int]:
     """
-    >>> quantiles(Counter({10: 99, 500: 1}))
+    >>> quantiles(TokenLengths({10: 99, 500: 1}))
     {'50 %': 10, '90 %': 10, '99 %': 10, '100 %': 500}
     """
-    lengths = TokenLengths(counts)
     return {f"{share:.0%}".replace("%", " %"): lengths.quantile(share) for share in QUANTILES}
 
 
@@ -66,7 +73,7 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
             "data: {sources}: {count}, {num_tokens:,} tokens, {num_answer_tokens:,} of "
             "them in the loss",
             sources=sources,
-            count=_count(summary.num_samples, "sample"),
+            count=_samples(summary.num_samples),
             num_tokens=summary.num_tokens,
             num_answer_tokens=summary.num_answer_tokens,
         ),
@@ -75,22 +82,22 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
     if summary.num_files_left_out:
         lines.append(
             Phrase(
-                "data: {count} of other splits left out (data.split says which is read)",
-                count=_count(summary.num_files_left_out, "file"),
+                "data: {number:,} {number[file|files]} of other splits left out (data.split says "
+                "which is read)",
+                number=summary.num_files_left_out,
             )
         )
     if summary.num_validation:
         lines.append(
-            Phrase(
-                "data: kept for validation: {count}", count=_count(summary.num_validation, "sample")
-            )
+            Phrase("data: kept for validation: {count}", count=_samples(summary.num_validation))
         )
     if summary.num_truncated:
         lines.append(
             Phrase(
-                "data: {count} cut to {sequence_length:,} tokens: {num_tokens_lost:,} tokens "
-                "lost, {num_answer_tokens_lost:,} of them in the loss",
-                count=_count(summary.num_truncated, "sample"),
+                "data: {count} cut to {sequence_length:,} tokens: {num_tokens_lost:,} "
+                "{num_tokens_lost[token|tokens]} lost, {num_answer_tokens_lost:,} of them in the "
+                "loss",
+                count=_samples(summary.num_truncated),
                 sequence_length=sequence_length,
                 num_tokens_lost=summary.num_tokens_lost,
                 num_answer_tokens_lost=summary.num_answer_tokens_lost,
@@ -100,15 +107,15 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
         lines.append(
             Phrase(
                 "data: {count} left out (answer beyond the sequence length)",
-                count=_count(summary.num_dropped, "sample"),
+                count=_samples(summary.num_dropped),
             )
         )
     if summary.num_rows != summary.num_samples:
         filled = summary.num_tokens / (summary.num_rows * sequence_length)
         lines.append(
             Phrase(
-                "data: packed into {num_rows:,} sequences, {filled:.0%} full; samples in one "
-                "do not see each other",
+                "data: packed into {num_rows:,} {num_rows[sequence|sequences]}, {filled:.0%} "
+                "full; samples in one do not see each other",
                 num_rows=summary.num_rows,
                 filled=filled,
             )
@@ -116,15 +123,15 @@ def describe(summary: DataSummary, sequence_length: int) -> list[str]:
     if summary.num_skipped:
         lines.append(
             Phrase(
-                "data: {count} skipped; the first: {skipped}",
-                count=_count(summary.num_skipped, "bad record"),
+                "data: {number:,} bad {number[record|records]} skipped; the first: {skipped}",
+                number=summary.num_skipped,
                 skipped=summary.skipped[0],
             )
         )
     lines += [
         Phrase(
             "data: {count} of those cannot be learnt: {reason}",
-            count=_count(count, "record"),
+            count=_records(count),
             reason=Phrase(reason),
         )
         for reason, count in summary.unlearnable.items()
@@ -148,28 +155,16 @@ def _quantile_text(summary: DataSummary) -> str:
     )
 
 
-ONE = {
-    "sample": Phrase("1 sample"),
-    "file": Phrase("1 file"),
-    "record": Phrase("1 record"),
-    "bad record": Phrase("1 bad record"),
-}
-SEVERAL = {
-    "sample": Phrase("samples"),
-    "file": Phrase("files"),
-    "record": Phrase("records"),
-    "bad record": Phrase("bad records"),
-}
-
-
-def _count(number: int, noun: str) -> str:
+def _samples(number: int) -> str:
     """
-    >>> _count(1, "sample"), _count(1200, "sample")
+    >>> _samples(1), _samples(1200)
     ('1 sample', '1,200 samples')
     """
-    if number == 1:
-        return ONE[noun]
-    return Phrase("{number:,} {noun}", number=number, noun=SEVERAL[noun])
+    return Phrase("{number:,} {number[sample|samples]}", number=number)
+
+
+def _records(number: int) -> str:
+    return Phrase("{number:,} {number[record|records]}", number=number)
 
 
 def _template_lines(summary: DataSummary) -> list[str]:
@@ -181,7 +176,7 @@ def _template_lines(summary: DataSummary) -> list[str]:
             Phrase(
                 "data: {count} with control tokens in the text: they are read as such, as at "
                 "inference",
-                count=_count(summary.num_with_control_tokens, "record"),
+                count=_records(summary.num_with_control_tokens),
             )
         )
     if summary.new_stops:

@@ -2,7 +2,8 @@
 
 ``python -m launcher.data.token_length_server`` reads one line,
 ``{"data": ..., "model": ..., "seed": N}`` (sections of a plan), and writes one answer:
-``{"counts": {LENGTH: RECORDS}, "num_samples": N, "formats": {SOURCE: FORMAT}, ...}``, or
+``{"samples": [[LENGTH, FIRST, SAMPLES], ...], "num_samples": N, "formats": {SOURCE: FORMAT}}`` and
+more, where FIRST is the position of the first token in the loss, or
 ``{"error": ...}`` if the data are bad, or ``{"no_tokenizer": ...}`` if the model's tokenizer cannot
 be had. Lines ``{"note": ...}`` before it are for the person who waits.
 
@@ -73,6 +74,7 @@ def answer_to(data: DataSection, model: ModelSection, seed: int, say: Any) -> An
             "tokenizer": dict(place.identity),
             "seed": seed,
             "sampled": SAMPLED,
+            "counted": "length, first token in the loss",
         }
     )
     kept = found_entry(data_cache("lengths") / key, say)
@@ -99,7 +101,7 @@ def lengths(
     drawn, num_records = _reservoir(_training_stream(data, readers, seed))
     counts = _counted(drawn, SampleTokenizer(tokenizer, stops=stops, loss_on=data.loss_on))
     return {
-        "counts": {str(length): count for length, count in sorted(counts.items())},
+        "samples": [[*kind, count] for kind, count in sorted(counts.items())],
         "num_samples": round(num_records * counts.total() / max(1, len(drawn))),
         "num_skipped": sum(reader.skipped.num_records for reader in readers),
         "formats": {s.name: str(r.format) for s, r in zip(sources, readers, strict=True)},
@@ -138,15 +140,15 @@ def _reservoir(stream: Iterator[Drawn]) -> tuple[list[Drawn], int]:
     return kept, seen
 
 
-def _counted(drawn: list[Drawn], samples: Any) -> Counter[int]:
+def _counted(drawn: list[Drawn], samples: Any) -> Counter[tuple[int, int]]:
     from launcher.data.preparation import tokenized
 
-    counts: Counter[int] = Counter()
+    counts: Counter[tuple[int, int]] = Counter()
     for reader, group in groupby(drawn, key=itemgetter(0)):
         placed = [sample for _, sample in group]
         for start in range(0, len(placed), AT_ONCE):
             texts = tokenized(placed[start : start + AT_ONCE], samples, reader)
-            counts.update(len(text.input_ids) for sample in texts for text in sample)
+            counts.update(text.length_and_first for sample in texts for text in sample)
     return counts
 
 

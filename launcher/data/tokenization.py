@@ -18,6 +18,7 @@ from launcher.data.conversations import Conversation
 from launcher.data.record_fields import UnlearnableError
 from launcher.data.records import Completion, PlainText, Sample
 from planner.base.phrases import Phrase
+from planner.base.units import MOST
 from planner.plan.data_section import LossOn
 
 IGNORED = -100
@@ -37,6 +38,13 @@ class Encoded:
     labels: list[int]
     end_marks: tuple[int, ...]
     """Last token of each learnt answer."""
+
+    @property
+    def length_and_first(self) -> tuple[int, int]:
+        """The number of tokens, and the position of the first in the loss: beyond all where none
+        is."""
+        first = (place for place, label in enumerate(self.labels) if label != IGNORED)
+        return len(self.input_ids), next(first, MOST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from launcher.run.output import last_stack, tail
 from launcher.run.run_directory import RunDirectory
 from planner.base.phrases import Joined, Phrase, from_data
 from planner.base.units import format_duration, format_gib
+from planner.plan.prediction_section import PredictionSection
 from planner.plan.schema import Plan
 
 TAIL_LINES = 15
@@ -58,10 +59,9 @@ def measured_rows(plan: Plan, report: Mapping[str, Any]) -> list[tuple[str, str,
 def _memory_rows(plan: Plan, measured: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     predicted = plan.prediction
     if measured["peak_allocated_bytes"] is None:
-        expected, resident = planned_resident_bytes(plan), measured["peak_resident_bytes"]
-        return [(Phrase("peak resident per process"), _gib(expected), _gib(resident))]
+        resident = measured["peak_resident_bytes"]
+        return [(Phrase("peak resident per process"), _range(predicted), _gib(resident))]
     used_bytes = max(rank["device_used_bytes"] for rank in measured["ranks"])
-    expected_range = f"{format_gib(predicted.low_bytes)}-{_gib(predicted.high_bytes)}"
     return [
         (
             Phrase("peak allocated per GPU"),
@@ -69,8 +69,12 @@ def _memory_rows(plan: Plan, measured: Mapping[str, Any]) -> list[tuple[str, str
             _gib(measured["peak_allocated_bytes"]),
         ),
         (Phrase("peak reserved per GPU"), UNKNOWN, _gib(measured["peak_reserved_bytes"])),
-        (Phrase("in use per GPU at the end"), expected_range, _gib(used_bytes)),
+        (Phrase("in use per GPU at the end"), _range(predicted), _gib(used_bytes)),
     ]
+
+
+def _range(predicted: PredictionSection) -> str:
+    return f"{format_gib(predicted.low_bytes)}-{_gib(predicted.high_bytes)}"
 
 
 def _gib(num_bytes: int) -> str:
@@ -87,7 +91,7 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
     training, seconds = report["training"], report["measured"]["run_time_s"]
     if run.probe.exists():
         told = Phrase(
-            "{num_steps} steps of the longest batch; nothing is saved",
+            "{num_steps} {num_steps[step|steps]} of the longest batch; nothing is saved",
             num_steps=training["num_steps"],
         )
         return [told, *_idle(report)]
@@ -95,7 +99,7 @@ def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list
     return [
         *_idle(report),
         Phrase(
-            "loss {first:.4f} -> {last:.4f} in {num_steps} steps, {duration}",
+            "loss {first:.4f} -> {last:.4f} in {num_steps} {num_steps[step|steps]}, {duration}",
             first=training["first_loss"],
             last=training["last_loss"],
             num_steps=training["num_steps"],

@@ -8,7 +8,6 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from launcher.display.closing_summary import planned_resident_bytes
 from launcher.display.curve import sparkline
 from launcher.display.sensors import Gauge
 from launcher.display.utilisation import Loss
@@ -71,7 +70,6 @@ def expected_of(plan: Plan) -> Expected:
     """Return what the plan predicts: of a GPU the driver's figure, else the process's memory."""
     devices, prediction = plan.parallel.world_size, plan.prediction
     on_gpu = plan.hardware.device == "cuda"
-    resident = planned_resident_bytes(plan)
     where = plan.hardware.device_name
     return Expected(
         title=Phrase(
@@ -81,8 +79,8 @@ def expected_of(plan: Plan) -> Expected:
             machine=where if devices == 1 else f"{devices} x {where}",
         ),
         what=Phrase("in use, GiB") if on_gpu else Phrase("resident, GiB"),
-        low_bytes=prediction.low_bytes if on_gpu else resident,
-        high_bytes=prediction.high_bytes if on_gpu else resident,
+        low_bytes=prediction.low_bytes,
+        high_bytes=prediction.high_bytes,
         capacity_bytes=plan.hardware.capacity_bytes,
         tokens_per_second=prediction.tokens_per_second,
     )

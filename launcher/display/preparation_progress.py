@@ -48,7 +48,9 @@ class PreparationProgress:
         self._bytes += num_bytes
         now = time.monotonic()
         rate = self._records / max(now - self._began, 1e-6)
-        records = Phrase("{number:,} records, {rate:,.0f}/s", number=self._records, rate=rate)
+        records = Phrase(
+            "{number:,} {number[record|records]}, {rate:,.0f}/s", number=self._records, rate=rate
+        )
         if self._bar is not None:
             self._bar.update(self._task, completed=self._bytes, records=spoken(records))
         elif now - self._said >= SECONDS_PER_LINE:

@@ -91,7 +91,8 @@ def cuda_and_torch(subject: Subject) -> Finding:
     if not torch.available or torch.num_devices < len(subject.gpus):
         return failed(
             Phrase(
-                "PyTorch {version} (CUDA {cuda}) finds {num_devices} of {number} GPUs",
+                "PyTorch {version} (CUDA {cuda}) finds {num_devices} of {number} "
+                "{number[GPU|GPUs]}",
                 version=torch.version,
                 cuda=torch.cuda,
                 num_devices=torch.num_devices,
@@ -112,9 +113,7 @@ def cuda_and_torch(subject: Subject) -> Finding:
 
 
 def _are(count: int) -> str:
-    if count == 1:
-        return Phrase("1 GPU is")
-    return Phrase("{count} GPUs are", count=count)
+    return Phrase("{count} {count[GPU is|GPUs are]}", count=count)
 
 
 def architecture(subject: Subject) -> Finding:
@@ -180,7 +179,7 @@ def gpus(subject: Subject) -> Finding:
             return failed(lost, XID)
         return passed(
             Phrase(
-                "none; {device_name}, {cores} cores",
+                "none; {device_name}, {cores} {cores[core|cores]}",
                 device_name=cluster.accelerator.device_name,
                 cores=cluster.cores,
             )

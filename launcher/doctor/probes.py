@@ -122,7 +122,7 @@ def all_reduce() -> Finding:
     on_cpu = Phrase(" on the CPU (NCCL needs two GPUs that PyTorch sees)")
     return passed(
         Phrase(
-            "{backend}{why}, {ranks} ranks, {seconds:.1f} s including the start",
+            "{backend}{why}, {ranks} {ranks[rank|ranks]}, {seconds:.1f} s including the start",
             backend=backend,
             why="" if backend == "nccl" else on_cpu,
             ranks=RANKS,

@@ -165,8 +165,8 @@ def check_hosts(hosts: list[Host], job: Job) -> None:
     if len(hosts) != parallel.num_nodes:
         raise InvalidRequestError(
             Phrase(
-                "the plan is for {num_nodes} nodes and --with hosts names {number}. Name as "
-                "many, or plan with --nodes {number}",
+                "the plan is for {num_nodes} {num_nodes[node|nodes]} and --with hosts names "
+                "{number}. Name as many, or plan with --nodes {number}",
                 num_nodes=parallel.num_nodes,
                 number=len(hosts),
             )
@@ -175,8 +175,8 @@ def check_hosts(hosts: list[Host], job: Job) -> None:
         if host.slots is not None and host.slots < parallel.gpus_per_node:
             raise InvalidRequestError(
                 Phrase(
-                    "{name} has slots={slots} and the plan has {gpus_per_node} ranks per node. "
-                    "Plan with fewer, or choose another host",
+                    "{name} has slots={slots} and the plan has {gpus_per_node} "
+                    "{gpus_per_node[rank|ranks]} per node. Plan with fewer, or choose another host",
                     name=host.name,
                     slots=host.slots,
                     gpus_per_node=parallel.gpus_per_node,

@@ -139,8 +139,8 @@ def accelerators(plan: Plan, settings: SkySettings) -> str | dict[str, int] | No
         if number and int(number) != count:
             raise InvalidRequestError(
                 Phrase(
-                    "--with accelerators={accelerators}: the plan has {count} ranks per node. "
-                    "Write {name}:{count}, or plan with other --gpus",
+                    "--with accelerators={accelerators}: the plan has {count} {count[rank|ranks]} "
+                    "per node. Write {name}:{count}, or plan with other --gpus",
                     accelerators=settings.accelerators,
                     count=count,
                     name=name,

@@ -68,8 +68,8 @@ def check_settings(settings: SlurmSettings, plan: Plan) -> None:
     if requested is not None and requested != wanted:
         raise InvalidRequestError(
             Phrase(
-                "--with gres={gres} requests {requested} GPUs per node and the plan is for "
-                "{wanted}. Request as many, or plan again",
+                "--with gres={gres} requests {requested} {requested[GPU|GPUs]} per node and the "
+                "plan is for {wanted}. Request as many, or plan again",
                 gres=settings.gres,
                 requested=requested,
                 wanted=wanted,

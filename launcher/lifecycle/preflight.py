@@ -266,7 +266,7 @@ def require_packages(plan: Plan) -> None:
         ]
         raise InvalidRequestError(
             Phrase(
-                "the plan needs {packages}, which is not installed here: {remedies}",
+                "the plan needs packages that are not installed here ({packages}): {remedies}",
                 packages=", ".join(missing),
                 remedies=Joined(" and ", remedies),
             )

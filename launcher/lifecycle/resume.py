@@ -138,4 +138,4 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 def _ranks(plan: Plan) -> str:
     number = plan.parallel.world_size
-    return Phrase("1 rank") if number == 1 else Phrase("{number} ranks", number=number)
+    return Phrase("{number} {number[rank|ranks]}", number=number)

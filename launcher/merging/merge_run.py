@@ -103,15 +103,15 @@ def closing_lines(agreement: Mapping[str, Any], target: Path, name: str) -> list
     return [
         verdict(agreement),
         Phrase(
-            "logits of {num_prompts} prompts: {apart:.2%} apart (root mean square), "
-            "{most:.3g} at most, with logits up to {largest:.3g}",
+            "logits of {num_prompts} {num_prompts[prompt|prompts]}: {apart:.2%} apart (root mean "
+            "square), {most:.3g} at most, with logits up to {largest:.3g}",
             num_prompts=agreement["num_prompts"],
             apart=apart,
             most=most,
             largest=agreement["largest_logit"],
         ),
         Phrase(
-            "same likeliest token at {same} of {num_tokens} positions",
+            "same likeliest token at {same} of {num_tokens} {num_tokens[position|positions]}",
             same=agreement["same_first_choice"],
             num_tokens=agreement["num_tokens"],
         ),

@@ -105,7 +105,7 @@ class Merger:
         """Return the line that is printed before merging into weights of that dtype."""
         name = str(dtype).removeprefix("torch.")
         line = Phrase(
-            "merging the adapters of {number} matrices into {name} weights",
+            "merging the adapters of {number} {number[matrix|matrices]} into {name} weights",
             number=len(self._pairs),
             name=name,
         )

@@ -87,7 +87,7 @@ def lead(plan: Plan, here: ThisNode, start: StartOptions, *, resumes: bool) -> i
         refusal = str(error)
     say(
         Phrase(
-            "waiting at {endpoint} for {more} more nodes",
+            "waiting at {endpoint} for {more} more {more[node|nodes]}",
             endpoint=here.endpoint,
             more=plan.parallel.num_nodes - 1,
         )

@@ -19,7 +19,7 @@ HEADINGS = (
 def nodes_table(result: MeetingResult) -> Table:
     """Return the table of the nodes that met, a row per node."""
     title = Phrase(
-        "{count} nodes, all-reduce {rate}",
+        "{count} {count[node|nodes]}, all-reduce {rate}",
         count=len(result.nodes),
         rate=rate(result.all_reduce_bytes_per_s),
     )

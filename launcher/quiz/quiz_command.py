@@ -53,7 +53,11 @@ def quiz(
     os.environ.update(environment)
     with libraries_quiet(run.logs / "quiz.log") as screen:
         print_text(
-            Phrase("asking {number} questions before and after", number=len(questions)), file=screen
+            Phrase(
+                "asking {number} {number[question|questions]} before and after",
+                number=len(questions),
+            ),
+            file=screen,
         )
         from launcher.quiz.answering import answers_before_and_after
 
@@ -134,7 +138,7 @@ def curve_text(losses: Sequence[float], console: Console) -> Text:
         height=CURVE_HEIGHT,
         ascii_only=console.options.ascii_only,
     )
-    heading = Phrase("loss over {number} logged steps", number=len(losses))
+    heading = Phrase("loss over {number} logged {number[step|steps]}", number=len(losses))
     return Text("\n".join(["", spoken(heading), *lines]), style="cyan")
 
 

@@ -104,7 +104,7 @@ def _state(record: RunRecord) -> tuple[str, str, str]:
         trained, seconds = record.report.training, record.report.measured.run_time_s
         took = "" if seconds is None else Phrase(", {time}", time=format_duration(seconds))
         count = trained.num_steps
-        steps = Phrase("1 step") if count == 1 else Phrase("{count:,} steps", count=count)
+        steps = Phrase("{count:,} {count[step|steps]}", count=count)
         loss = Phrase(
             "loss {first_loss:.4f} to {last_loss:.4f} in {steps}{took}.",
             first_loss=trained.first_loss,
@@ -145,7 +145,8 @@ def _figures(records: Sequence[RunRecord]) -> Markup:
         for title, predicted, measured in FIGURES
     ]
     known = [row for row in rows if any(cell != UNKNOWN for cell in row[1:])]
-    return table(Phrase("Predicted and measured"), columns, known) if known else joined()
+    caption = Phrase("Predicted and measured")
+    return table(caption, columns, known, narrow="folds") if known else joined()
 
 
 def _gib(num_bytes: int | None) -> str:
@@ -401,7 +402,7 @@ def _attempt_table(record: RunRecord, several: bool) -> Markup:
     caption: str = Phrase("Every start of the ranks, and how it ended")
     if several:
         caption = Joined(": ", [_name(record), caption])
-    return table(caption, columns, rows, stacks=True)
+    return table(caption, columns, rows, narrow="stacks")
 
 
 def _ended(how: str | None, *, running: bool) -> str:
@@ -432,7 +433,7 @@ def _differences(records: Sequence[RunRecord]) -> Markup:
     columns = [Column(Phrase("key")), *(Column(_name(record)) for record in records)]
     caption = Phrase("Settings in which the plans differ")
     return section(
-        "differences", Phrase("Differences"), table(caption, columns, found, stacks=True)
+        "differences", Phrase("Differences"), table(caption, columns, found, narrow="stacks")
     )
 
 

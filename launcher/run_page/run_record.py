@@ -178,7 +178,7 @@ def _lines(path: Path, kind: type[T], lacks: list[str], otherwise: str | None) -
     if len(rows) < len(read):
         lacks.append(
             Phrase(
-                "{name}: {number:,} of {total:,} lines cannot be read.",
+                "{name}: {number:,} of {total:,} {total[line|lines]} cannot be read.",
                 name=path.name,
                 number=len(read) - len(rows),
                 total=len(read),

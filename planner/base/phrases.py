@@ -26,7 +26,11 @@ class Phrase(str):
     values: Mapping[str, object]
 
     def __new__(cls, template: str, /, **values: object) -> "Phrase":
-        """Return the text of a template such as ``{length:,} tokens``."""
+        """Return the text of a template such as ``{number:,} {number[token|tokens]}``: the first
+        form is that of one, the other that of all else.
+        """
+        if "[" in template:
+            values = {name: _counted(value) for name, value in values.items()}
         phrase = super().__new__(cls, template.format_map(values) if values else template)
         phrase.template, phrase.values = template, values
         return phrase
@@ -47,6 +51,24 @@ class Phrase(str):
         if not self.values:
             return template
         return template.format_map({name: _in(table, each) for name, each in self.values.items()})
+
+
+class Number(int):
+    """A number that knows the forms of words beside it: English has two, other languages may have
+    one and leave them out of their templates."""
+
+    def __getitem__(self, forms: str) -> str:
+        """Return the form of this number, the singular standing first.
+
+        >>> Number(1)["record|records"], Number(0)["record|records"]
+        ('record', 'records')
+        """
+        one, several = forms.split("|")
+        return one if self == 1 else several
+
+
+def _counted(value: object) -> object:
+    return Number(value) if isinstance(value, int) else value
 
 
 class Joined(Phrase):

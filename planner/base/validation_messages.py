@@ -81,9 +81,21 @@ def _expected(message: str, types: list[inspect.Type], value: object, *, key: bo
     if not isinstance(value, dict | list | tuple | EllipsisType):
         given = described(value)
     found = Phrase(", not {given}", given=given) if given else ""
+    found += _instead(types, value)
     if key:
         return Phrase("a key should be {expected}{found}", expected=expected, found=found)
     return Phrase("it should be {expected}{found}", expected=expected, found=found)
+
+
+def _instead(types: list[inspect.Type], value: object) -> str:
+    """Return how to write a number of the other kind that YAML reads: ``8.9`` that is meant as a
+    text, ``1e12`` as a whole number."""
+    kinds = {type(each) for each in types}
+    if inspect.StrType in kinds and type(value) in (int, float):
+        return Phrase(': write "{value}"', value=value)
+    if inspect.IntType in kinds and isinstance(value, float) and value.is_integer():
+        return Phrase(": write {value}", value=int(value))
+    return ""
 
 
 def _worded(types: str) -> str:

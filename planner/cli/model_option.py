@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planner.base.errors import InvalidFileError, NoFormulasError, UnknownNameError
+from planner.base.errors import (
+    InvalidFileError,
+    InvalidRequestError,
+    NoFormulasError,
+    UnknownNameError,
+)
 from planner.base.phrases import Phrase
 from planner.base.preset_files import Source
 from planner.base.strict_json import parse_json
@@ -24,8 +29,8 @@ def find_model(name: str) -> ModelPreset:
     """Return the model of a directory, else the preset of this name, else the model that the hub
     has under it.
 
-    Raises UnknownNameError for a name that is none of these; for what the hub says, as
-    ``hub_config`` does.
+    Raises UnknownNameError for a name that is none of these, InvalidRequestError for a path that
+    is not there; for what the hub says, as ``hub_config`` does.
     """
     path = Path(name)
     if path.is_dir():
@@ -36,6 +41,9 @@ def find_model(name: str) -> ModelPreset:
         from planner.models.hub_config import hub_name  # only a model of the hub needs it
 
         on_hub = hub_name(name)
+        if on_hub is None and os.sep in name:
+            folder = Phrase("model folder {source} does not exist", source=name)
+            raise InvalidRequestError(folder) from None
         if on_hub is None:
             raise
         return load_hub_model(on_hub, unknown.question)

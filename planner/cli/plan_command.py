@@ -446,9 +446,9 @@ class _Result(Struct, frozen=True, kw_only=True):
 
     def give(self, console: Console, decision: Decision) -> None:
         """Write the plan and the page, and print the report, the document or the plan."""
-        made = _with_settings(plan_of(decision), self.settings)
         prints_plan = str(self.output) == "-"
         destination = PLAN_FILE if self.output is None or prints_plan else self.output
+        made = _with_settings(plan_of(decision), self.settings, destination)
         text = render(made, command=self.command, file=None if prints_plan else destination)
         if not prints_plan and not (self.as_json and self.output is None):
             plan_output(destination, force=self.force).write(text)
@@ -492,20 +492,21 @@ class _Result(Struct, frozen=True, kw_only=True):
         print_report(console, decision, next_steps, whole=self.verbose or self.explain)
 
 
-def _with_settings(made: Plan, settings: Sequence[str]) -> Plan:
+def _with_settings(made: Plan, settings: Sequence[str], file: Path) -> Plan:
     """Return the plan with keys changed; raise InvalidRequestError for one that memory or speed
-    depends on, which the report would not know of."""
-    changes = dict(map(parsed_setting, settings))
-    for key in changes:
+    depends on, which the report would not know of: ``launch`` takes it for the plan in ``file``."""
+    parsed = [*map(parsed_setting, settings)]
+    for (key, _), setting in zip(parsed, settings, strict=True):
         if key in HAVE_OPTIONS or not key.startswith(FREE_KEYS):
             raise InvalidRequestError(
                 Phrase(
                     "--set {key}: memory or speed may depend on it: use its option (plan "
-                    "--help), or change it in the plan, which launch predicts anew",
+                    "--help), or change it when the plan is run, which predicts anew: {command}",
                     key=key,
+                    command=f"launch {shlex.quote(str(file))} --set {shlex.quote(setting)}",
                 )
             )
-    return changed_plan(to_builtins(made), changes, settings) if changes else made
+    return changed_plan(to_builtins(made), dict(parsed), settings) if parsed else made
 
 
 def _page_file(path: Path | None, *, force: bool) -> OutputFile | None:

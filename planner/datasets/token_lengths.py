@@ -1,6 +1,7 @@
-"""The distribution of records by tokens, and the rows that a sequence length gives.
+"""The distribution of samples by tokens, and what a sequence length makes of them: which are whole,
+cut or left out, and the rows that they are packed in. ``plan`` and ``launch`` both count with it.
 
-Counts are of whole records, before any is cut.
+Counts are of whole samples, before any is cut.
 """
 
 from bisect import bisect_left, insort
@@ -10,6 +11,8 @@ from math import ceil
 
 from msgspec import Struct
 
+from planner.base.errors import InvalidRequestError
+from planner.base.phrases import Phrase
 from planner.base.units import round_up
 
 ROUND_TO = 64
@@ -26,10 +29,22 @@ class TokenLengths(Struct, frozen=True, dict=True):
     """How many records there are of each number of tokens."""
 
     counts: Mapping[int, int]
+    learnt_from: Mapping[tuple[int, int], int] = {}
+    """How many there are of each number of tokens and each position of their first token in the
+    loss; empty where every first token is in the loss, so that no record is left out."""
+
+    @classmethod
+    def of_samples(cls, samples: Mapping[tuple[int, int], int]) -> "TokenLengths":
+        """Return the lengths of samples that are counted by tokens and by the position of their
+        first token in the loss."""
+        counts: dict[int, int] = {}
+        for (tokens, _), count in samples.items():
+            counts[tokens] = counts.get(tokens, 0) + count
+        return cls(counts, samples)
 
     def __hash__(self) -> int:
         """Return a hash, since results for a request, which holds the lengths, are cached by it."""
-        return hash(frozenset(self.counts.items()))
+        return hash((frozenset(self.counts.items()), frozenset(self.learnt_from.items())))
 
     @cached_property
     def num_records(self) -> int:
@@ -56,22 +71,41 @@ class TokenLengths(Struct, frozen=True, dict=True):
                 return length
         return self.longest
 
+    def num_dropped(self, length: int) -> int:
+        """Return how many records have nothing in the loss within ``length`` tokens: they are left
+        out."""
+        return sum(count for (_, first), count in self.learnt_from.items() if first >= length)
+
     def num_truncated(self, length: int) -> int:
-        """Return how many records are longer than ``length``."""
-        return sum(count for tokens, count in self.counts.items() if tokens > length)
+        """Return how many records are cut at ``length``."""
+        return sum(count for tokens, count in self._kept(length) if tokens > length)
 
     def tokens_lost(self, length: int) -> int:
         """Return how many tokens are cut off at ``length``."""
         return sum(
-            (tokens - length) * count for tokens, count in self.counts.items() if tokens > length
+            (tokens - length) * count for tokens, count in self._kept(length) if tokens > length
         )
 
+    def _kept(self, length: int) -> list[tuple[int, int]]:
+        """Return tokens and counts of the whole records that are trained on at ``length``."""
+        dropped: dict[int, int] = {}
+        for (tokens, first), count in self.learnt_from.items():
+            if first >= length:
+                dropped[tokens] = dropped.get(tokens, 0) + count
+        kept = ((tokens, count - dropped.get(tokens, 0)) for tokens, count in self.counts.items())
+        return [(tokens, count) for tokens, count in kept if count]
+
     def cut(self, length: int) -> "TokenLengths":
-        """Return the lengths of the records cut at ``length``."""
+        """Return the lengths of the records that are trained on, cut at ``length``.
+
+        Raises InvalidRequestError where none is left.
+        """
         cut: dict[int, int] = {}
-        for tokens, count in self.counts.items():
+        for tokens, count in self._kept(length):
             kept = min(tokens, length)
             cut[kept] = cut.get(kept, 0) + count
+        if not cut:
+            raise InvalidRequestError(nothing_learnt(length))
         return TokenLengths(cut)
 
     def fitting_length(self, limit: int) -> int:
@@ -137,3 +171,11 @@ class TokenLengths(Struct, frozen=True, dict=True):
                 drawn[length] = upto - taken
                 taken = upto
         return drawn
+
+
+def nothing_learnt(length: int) -> Phrase:
+    """Return why data cannot be trained on of which a sequence length leaves nothing."""
+    return Phrase(
+        "no record has an answer within {sequence_length} tokens. Raise sequence_length",
+        sequence_length=length,
+    )

@@ -21,6 +21,16 @@ class KnownData(NamedTuple):
     def all_read(self) -> bool:
         return self.lengths.num_records == self.num_samples
 
+    def scaled(self, count: int) -> int:
+        """Return a count of the samples whose lengths are known, scaled to all of them."""
+        return (
+            count if self.all_read else round(count * self.num_samples / self.lengths.num_records)
+        )
+
+    def num_trained(self, length: int) -> int:
+        """Return how many samples an epoch has at a sequence length."""
+        return self.num_samples - self.scaled(self.lengths.num_dropped(length))
+
 
 class TrainingData(Struct, frozen=True, kw_only=True):
     """The data that ``--data`` names, and its measured properties."""

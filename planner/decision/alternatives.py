@@ -70,7 +70,7 @@ def _why_another(request: Request, candidate: Candidate) -> Reason:
         return Reason("another_preferred", text)
     threshold = load_tiers().threshold_bytes(candidate.method, request.model.spec.num_params)
     text = Phrase(
-        "fits{how}; {name} starts at {threshold} GiB: --method {method}",
+        "fits{how}; {name} is preferred from {threshold} GiB: --method {method}",
         how=how,
         name=METHOD_NAMES[candidate.method],
         threshold=tier_gib(threshold),

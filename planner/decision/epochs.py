@@ -26,6 +26,8 @@ class Epochs(NamedTuple):
     sequence_length: int
     num_truncated: int
     tokens_lost: int
+    num_dropped: int
+    """Samples that are left out since their first answer begins beyond the sequence length."""
     padding_share: float
     """Share of the computed tokens that are padding."""
     run_time_s: float | None
@@ -51,10 +53,11 @@ class _Rows(NamedTuple):
 def _rows(chosen: Candidate, data: KnownData) -> _Rows:
     settings, layout = chosen.workload.settings, chosen.layout
     length, lengths = settings.sequence_length, data.lengths.cut(settings.sequence_length)
+    count = data.num_trained(length)
     if settings.packing:
-        count, tokens = packed_rows(lengths, data.num_samples, length), float(length)
+        count, tokens = packed_rows(lengths, count, length), float(length)
     else:
-        count, tokens = data.num_samples, lengths.padded_length(layout.micro_batch_size)
+        tokens = lengths.padded_length(layout.micro_batch_size)
     return _Rows(count, tokens, steps(count, layout.global_batch_size, settings.epochs))
 
 
@@ -66,16 +69,17 @@ def epochs_of(chosen: Candidate, data: KnownData) -> Epochs:
     packed_length = packed_length_of(settings, data, positions)
     lengths = data.lengths.cut(length)
     rows, row_tokens, num_steps = _rows(chosen, data)
-    num_tokens = data.num_samples * lengths.num_tokens / lengths.num_records
+    num_tokens = data.num_trained(length) * lengths.num_tokens / lengths.num_records
     in_longer = data.lengths.cut(packed_length)
-    packed_count = packed_rows(in_longer, data.num_samples, packed_length)
+    packed_count = packed_rows(in_longer, data.num_trained(packed_length), packed_length)
     step_s = _of_real_length(chosen, row_tokens).step_time_s
     return Epochs(
         num_rows=rows,
         num_steps=num_steps,
         sequence_length=length,
-        num_truncated=_scaled(data, data.lengths.num_truncated(length)),
-        tokens_lost=_scaled(data, data.lengths.tokens_lost(length)),
+        num_truncated=data.scaled(data.lengths.num_truncated(length)),
+        tokens_lost=data.scaled(data.lengths.tokens_lost(length)),
+        num_dropped=data.scaled(data.lengths.num_dropped(length)),
         padding_share=max(0.0, 1 - num_tokens / (rows * row_tokens)),
         run_time_s=None if step_s is None else num_steps * step_s,
         packed=packed,
@@ -117,8 +121,3 @@ def _of_real_length(chosen: Candidate, row_tokens: float) -> Candidate:
     workload = chosen.workload
     padded = workload.with_settings(sequence_length=max(1, ceil(row_tokens)))
     return structs.replace(chosen, workload=padded)
-
-
-def _scaled(data: KnownData, count: int) -> int:
-    """Return a count of the part whose lengths are known, scaled to the whole."""
-    return count if data.all_read else round(count * data.num_samples / data.lengths.num_records)

@@ -5,7 +5,7 @@ they cost something it cannot weigh: other results, other hardware, another meth
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec import structs
 
@@ -14,6 +14,7 @@ from planner.decision.alternatives import Alternative
 from planner.decision.epochs import ranking_run_time_s
 from planner.decision.packing import PackedWay
 from planner.decision.request import Request
+from planner.hardware.cluster import MOST_PER_HOST
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES, METHODS
 from planner.search.candidate import Candidate
@@ -30,7 +31,9 @@ class Improvement(NamedTuple):
 
     change: Phrase
     option: str
-    """Option that makes it, of ``plan`` or ``launch``."""
+    """Option that makes it."""
+    command: Literal["plan", "launch"]
+    """Command that has the option: ``launch`` where the plan's own file is changed."""
     memory_bytes: int
     """Bytes of one device in the worst case that it adds, negative where it saves."""
     speed: float
@@ -66,12 +69,20 @@ def _tells(request: Request, change: Improvement) -> bool:
     return change.speed >= TOLD_SPEED or saved >= TOLD_MEMORY
 
 
-def _compared(change: Phrase, option: str, other: Candidate, chosen: Candidate) -> Improvement:
+def _compared(
+    change: Phrase,
+    option: str,
+    other: Candidate,
+    chosen: Candidate,
+    *,
+    command: Literal["plan", "launch"] = "plan",
+) -> Improvement:
     """Return a change by the candidate that it leads to."""
     per_token = other.usual_time_s / other.tokens_per_step
     return Improvement(
         change=change,
         option=option,
+        command=command,
         memory_bytes=other.memory.high_bytes - chosen.memory.high_bytes,
         speed=chosen.usual_time_s / chosen.tokens_per_step / per_token - 1,
     )
@@ -85,7 +96,7 @@ def _without_dropout(request: Request, chosen: Candidate) -> Iterator[Improvemen
     words = Phrase("LoRA dropout 0, was {dropout:g}", dropout=adapter.dropout)
     other = structs.replace(chosen, workload=without)
     if other.fits(request.budget_bytes):
-        yield _compared(words, "launch --set adapter.dropout=0", other, chosen)
+        yield _compared(words, "--set adapter.dropout=0", other, chosen, command="launch")
 
 
 def _larger_batch(request: Request, chosen: Candidate) -> Iterator[Improvement]:
@@ -114,20 +125,22 @@ def _packed(request: Request, chosen: Candidate, packed: PackedWay | None) -> It
         yield Improvement(
             change=Phrase("several samples packed into a sequence"),
             option="--packing",
+            command="plan",
             memory_bytes=other.memory.high_bytes - chosen.memory.high_bytes,
             speed=ranking_run_time_s(chosen, data) / ranking_run_time_s(other, data) - 1,
         )
 
 
 def _twice_the_cards(request: Request, chosen: Candidate) -> Iterator[Improvement]:
-    """Yield twice the cards of one node, each with the same micro-batches under the same strategy:
-    at least as fast is what the planner would choose there."""
+    """Yield twice the cards of one node where most hosts hold so many, each with the same
+    micro-batches under the same strategy: at least as fast is what the planner would choose
+    there."""
     cluster, layout = request.cluster, chosen.layout
     card, steps = cluster.accelerator, layout.gradient_accumulation_steps
     alone = cluster.device == "cpu" or card.is_slice or card.unified_memory
-    if alone or cluster.num_nodes > 1 or steps % 2:
-        return
     count = 2 * cluster.gpus_per_node
+    if alone or cluster.num_nodes > 1 or steps % 2 or count > MOST_PER_HOST:
+        return
     more = structs.replace(
         cluster,
         gpus_per_node=count,

@@ -9,13 +9,11 @@ from planner.base.errors import NothingFitsError
 from planner.base.phrases import Phrase
 from planner.decision.method_search import Results, possible_methods
 from planner.decision.preference import choose
-from planner.decision.remedies import shortfall
+from planner.decision.remedies import offloads, shortfall
 from planner.decision.request import Request
-from planner.plan.vocabulary import OFFLOADS_FROM, ZERO_STAGE, Offload
 
 LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
 """AdamW still, with smaller states; the first is the faster."""
-LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 
 
 def last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:
@@ -54,16 +52,7 @@ def _leaner_optimizers(request: Request) -> Resorts:
 
 
 def _offloads(request: Request) -> Resorts:
-    """Yield the request with each kind of offload, the one that moves less first, if the host has
-    memory of its own and its size is known."""
-    known = request.cluster.host_ram_bytes is not None and request.cluster.device == "cuda"
-    if request.offload is None and known and not request.cluster.accelerator.unified_memory:
-        stage = request.zero_stage
-        if request.strategy is not None:
-            stage = ZERO_STAGE[request.strategy]
-        for offload in LAST_RESORTS:
-            if stage in (None, *OFFLOADS_FROM[offload]):
-                yield (
-                    structs.replace(request, offload=offload),
-                    Phrase("; nothing fits without offload"),
-                )
+    """Yield the request with each kind of offload if the size of the host's memory is known."""
+    if request.cluster.host_ram_bytes is not None:
+        for changed in offloads(request):
+            yield changed, Phrase("; nothing fits without offload")

@@ -62,9 +62,11 @@ def _by_tiers(request: Request, results: Results, best: Best) -> tuple[Candidate
     method = fitting[-1] if fitting else next(iter(best))
     first, *others = METHODS
     gib = {method: tier_gib(starts[method]) for method in METHODS}
-    begins = [Phrase("{method} starts at {gib}", method=METHOD_NAMES[first], gib=gib[first])]
+    begins = [
+        Phrase("{method} is preferred from {gib}", method=METHOD_NAMES[first], gib=gib[first])
+    ]
     begins += [
-        Phrase("{method} at {gib}", method=METHOD_NAMES[each], gib=gib[each]) for each in others
+        Phrase("{method} from {gib}", method=METHOD_NAMES[each], gib=gib[each]) for each in others
     ]
     tiers = Phrase(
         "{total} GiB; for {params} parameters {begins}",

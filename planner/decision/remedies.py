@@ -13,9 +13,17 @@ from planner.decision.request import Request
 from planner.decision.requested_workload import workload
 from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards
 from planner.models.traced_model import TracedSpec
-from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method
+from planner.plan.vocabulary import (
+    METHOD_NAMES,
+    METHODS,
+    OFFLOADS_FROM,
+    ZERO_STAGE,
+    Method,
+    Offload,
+)
 from planner.search.candidate import Candidate
 
+LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
 SHORTEST_USEFUL_LENGTH = 128
 SMALLEST_USEFUL_RANK = 4
 Options = Iterator[tuple[str, Request]]
@@ -91,6 +99,41 @@ def _has_one_memory(request: Request) -> bool:
 
 
 def _way_out(request: Request, leanest: Candidate) -> str:
+    """Return what fits: the first change, the smallest changes first, and offload where the host is
+    unknown."""
+    return Joined(" ", filter(None, [_change(request, leanest), _with_offload(request)]))
+
+
+def _with_offload(request: Request) -> str | None:
+    """Return the offload that fits and what it takes of the host, whose memory is unknown; where it
+    is known, offload was tried before."""
+    if request.cluster.host_ram_bytes is not None:
+        return None
+    for changed in offloads(request):
+        fitting = (search_method(changed, method).best for method in request.methods)
+        found = next((candidate for candidate in fitting if candidate is not None), None)
+        if found is not None:
+            return Phrase(
+                "With {gib} GiB of host memory, --offload {offload} fits.",
+                gib=format_gib(found.host.node_bytes),
+                offload=changed.offload,
+            )
+    return None
+
+
+def offloads(request: Request) -> Iterator[Request]:
+    """Yield the request with each kind of offload that it leaves open, the one that moves less
+    first; none where host and device share their memory."""
+    card, stage = request.cluster.accelerator, request.zero_stage
+    if request.strategy is not None:
+        stage = ZERO_STAGE[request.strategy]
+    if request.offload is None and request.cluster.device == "cuda" and not card.unified_memory:
+        for offload in LAST_RESORTS:
+            if stage in (None, *OFFLOADS_FROM[offload]):
+                yield structs.replace(request, offload=offload)
+
+
+def _change(request: Request, leanest: Candidate) -> str:
     """Return the first change that fits, the smallest changes first."""
     for options in (
         _unpinned(request),

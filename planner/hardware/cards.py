@@ -6,7 +6,7 @@ from msgspec import structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.errors import InvalidFileError
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.base.preset_files import (
     ROOT,
     check_own_name,
@@ -16,7 +16,7 @@ from planner.base.preset_files import (
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.text_files import read_text
 from planner.base.units import GIB, MIB
-from planner.hardware.cluster import Accelerator, Cluster, GpuSpec, Link
+from planner.hardware.cluster import PLAUSIBLE_RATES, Accelerator, Cluster, GpuSpec, Link
 
 SAME_CARD_SHARE = 0.07
 """NVML's total may be this far from the preset's: ECC in GDDR memory takes a sixteenth of it."""
@@ -48,6 +48,14 @@ def named_cluster(card: GpuSpec, count: int) -> Cluster:
     if card.torch_visible_mib is None:
         notes.append(
             Phrase("How much of this card the driver keeps is not known: all of it is counted.")
+        )
+    unknown = [key for key in PLAUSIBLE_RATES if getattr(card, key) is None]
+    if unknown:
+        notes.append(
+            Phrase(
+                "The speed of this card is unknown: {keys} is not stated.",
+                keys=Joined(" and ", unknown),
+            )
         )
     if link == "nvlink":
         notes.append(Phrase("NVLink between the cards is assumed."))

@@ -50,6 +50,33 @@ def has_bf16(compute_capability: str) -> bool:
     return float(compute_capability) >= 8.0
 
 
+LABEL_SHARES = 0.75, 1.1
+"""Least and most memory of a card as a share of the size on its label; ECC and the driver take up
+to a tenth."""
+PLAUSIBLE_RATES = {
+    "dense_bf16_flops_per_s": (10**12, 10**17, Phrase("operations")),
+    "memory_bandwidth_bytes_per_s": (10**10, 10**14, Phrase("bytes")),
+}
+"""Rates beyond which a file has another unit in mind, with that of the rate: less than a tenth of
+the slowest listed card's, more than ten times the fastest's."""
+
+
+MOST_MAJOR = 19
+"""Larger numbers are the spelling of compilers, of which PyTorch has kernels from sm_50 on."""
+
+
+def _check_capability(text: str) -> None:
+    """Raise ValueError for what is not a compute capability, such as ``89`` for 8.9."""
+    major, _, minor = text.partition(".")
+    plain = major.isdecimal() and minor.isdecimal() and len(minor) == 1
+    if not plain or not 1 <= int(major) <= MOST_MAJOR:
+        raise ValueError(
+            Phrase(
+                'compute_capability: {text!r} is not one of CUDA: write "8.9" for sm_89', text=text
+            )
+        )
+
+
 class GpuSpec(Spec):
     """One card. Datasheet figures apart from observed ones; each group names its source.
 
@@ -96,6 +123,34 @@ class GpuSpec(Spec):
     def __post_init__(self) -> None:
         if self.nvml_total_mib is None and self.torch_visible_mib is None:
             raise ValueError(Phrase("give nvml_total_mib or torch_visible_mib"))
+        least, most = LABEL_SHARES
+        for key in ("nvml_total_mib", "torch_visible_mib"):
+            mib = getattr(self, key)
+            if mib is not None and not least <= mib * MIB / (self.nominal_gib * GIB) <= most:
+                raise ValueError(
+                    Phrase(
+                        "{key}: {mib:,} MiB are not the memory of a card with {gib} GiB on its "
+                        "label",
+                        key=key,
+                        mib=mib,
+                        gib=self.nominal_gib,
+                    )
+                )
+        _check_capability(self.compute_capability)
+        for key, (slowest, fastest, unit) in PLAUSIBLE_RATES.items():
+            rate = getattr(self, key)
+            if rate is not None and not slowest <= rate <= fastest:
+                raise ValueError(
+                    Phrase(
+                        "{key}: {rate:,} {unit} per second is no rate of a GPU: a value between "
+                        "{slowest:,} and {fastest:,} is expected",
+                        key=key,
+                        rate=rate,
+                        unit=unit,
+                        slowest=slowest,
+                        fastest=fastest,
+                    )
+                )
 
     @property
     def total_mib(self) -> int:
@@ -188,6 +243,8 @@ class Cluster(Struct, frozen=True, kw_only=True, cache_hash=True):
         return self.world_size * self.accelerator.nominal_gib * GIB
 
 
+MOST_PER_HOST = 8
+"""Cards that most hosts hold at most: NVIDIA's HGX and DGX boards of A100, H100 and B200 have 8."""
 PROCESS_BYTES = 501 * MIB
 """measured: resident memory of a process that has imported torch 2.13, transformers 5.23,
 trl 1.16, peft 0.21, bitsandbytes 0.50 and DeepSpeed 0.19, and nothing else (Linux x86-64)."""

@@ -72,7 +72,7 @@ def _error_notes(devices: Sequence[DeviceReading]) -> Iterator[str]:
         if device.uncorrected_errors:
             yield (
                 Phrase(
-                    "GPU {index} has had {errors} uncorrected memory errors since "
+                    "GPU {index} has had {errors} uncorrected memory {errors[error|errors]} since "
                     "the driver was loaded: have it checked before a long run.",
                     index=device.index,
                     errors=device.uncorrected_errors,

@@ -84,11 +84,9 @@ def _slice_notes(chosen: Selection) -> Iterator[str]:
     whole = sum(not each.is_slice and not each.mig_enabled for each in chosen.selected)
     unused = []
     if slices > 1:
-        more = Phrase("{number} more MIG slices", number=slices - 1)
-        unused.append(more if slices > 2 else Phrase("1 more MIG slice"))
+        unused.append(Phrase("{number} more MIG {number[slice|slices]}", number=slices - 1))
     if whole:
-        more = Phrase("{number} whole GPUs", number=whole)
-        unused.append(more if whole > 1 else Phrase("1 whole GPU"))
+        unused.append(Phrase("{number} whole {number[GPU|GPUs]}", number=whole))
     if unused:
         yield (
             Phrase(

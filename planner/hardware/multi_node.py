@@ -46,7 +46,7 @@ def over_nodes(cluster: Cluster, num_nodes: int | None, network: str | None) -> 
     if count > MOST_GPUS:
         raise InvalidRequestError(
             Phrase(
-                "--nodes {num_nodes} with {gpus} GPUs each are {count:,} GPUs: "
+                "--nodes {num_nodes} with {gpus} {gpus[GPU|GPUs]} each are {count:,} GPUs: "
                 "plans go up to {most:,}",
                 num_nodes=num_nodes,
                 gpus=cluster.gpus_per_node,

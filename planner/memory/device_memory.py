@@ -7,7 +7,7 @@ from typing import NamedTuple
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.units import MIB
-from planner.hardware.cluster import Cluster
+from planner.hardware.cluster import PROCESS_BYTES, Cluster
 from planner.hardware.measured.own_runs import memory_ratios
 from planner.memory.footprint import Footprint
 from planner.plan.vocabulary import Method
@@ -39,6 +39,10 @@ class Overheads(Spec):
 
     reserved_over_allocated: Ratio
     nccl_mib: Size
+    resident_over_allocated: Ratio
+    """On the CPU, where glibc keeps what tensors have left."""
+    libraries_mib: Size
+    """Resident memory that libraries of a CPU run add to the process once it trains."""
 
 
 @cache
@@ -54,18 +58,32 @@ class DeviceMemory(NamedTuple):
     """Bytes of tensors at their peak."""
     context_bytes: int
     """Bytes of the driver's context and of communicators; where the device has the host's memory,
-    what the host holds beside the tensors, too."""
+    what the host holds beside the tensors, too; on the CPU what the process does."""
     low_bytes: int
     high_bytes: int
     holes_beyond_ratio_bytes: int = 0
     """Bytes of the high end for holes in the allocator's pool, beyond the published ratio."""
 
 
+def resident_bytes(peak_allocated_bytes: int) -> tuple[int, int, int]:
+    """Return the least, the expected and the most resident bytes of a process whose tensors take so
+    many on the CPU: what glibc keeps of freed blocks is the range."""
+    ratio, libraries = overheads().resident_over_allocated, overheads().libraries_mib
+    low, expected, high = (
+        PROCESS_BYTES + size * MIB + round(share * peak_allocated_bytes)
+        for size, share in (
+            (libraries.low, ratio.low),
+            (libraries.expected, ratio.expected),
+            (libraries.high, ratio.high),
+        )
+    )
+    return low, expected, high
+
+
 def device_memory(
     footprint: Footprint, cluster: Cluster, method: Method, *, host_bytes: int = 0
 ) -> DeviceMemory:
-    """Return the device memory around the tensors' peak; on the CPU only the process comes
-    on top.
+    """Return the device memory around the tensors' peak; on the CPU that of the process.
 
     ``host_bytes`` are those of the host's that come out of the device's memory at its peak.
 
@@ -75,11 +93,12 @@ def device_memory(
     peak = footprint.peak_allocated_bytes
     context = cluster.accelerator.context_bytes + host_bytes
     if cluster.device == "cpu":
+        low, expected, high = resident_bytes(peak)
         return DeviceMemory(
             peak_allocated_bytes=peak,
-            context_bytes=context,
-            low_bytes=peak + context,
-            high_bytes=peak + context,
+            context_bytes=expected - peak,
+            low_bytes=low,
+            high_bytes=high,
         )
     ratio = overheads().reserved_over_allocated
     error = narrowed(peak_ratio(method), memory_ratios(cluster, method=method))

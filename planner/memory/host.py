@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
+from planner.memory.device_memory import resident_bytes
 from planner.memory.expert_loading import stacked_on_host, stacked_params
 from planner.memory.footprint import Footprint
 from planner.memory.model_states import frozen_bytes, model_states
@@ -85,7 +86,8 @@ def host_memory(
     """Return the host memory that a run needs; on the CPU the tensors are part of it."""
     ranks = cluster.gpus_per_node
     if cluster.device == "cpu":
-        every = {"train": PROCESS_BYTES + peak_allocated_bytes}
+        _, _, most = resident_bytes(peak_allocated_bytes)
+        every = {"train": most}
         return HostMemory(first_rank=every, other_ranks=every, ranks=ranks)
     kinds = numerics_of(workload, layout)
     held = PROCESS_BYTES + offloaded_bytes(workload, layout, kinds)

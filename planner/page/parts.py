@@ -1,10 +1,15 @@
 """What pages are built of: sections, tables, facts, commands to copy."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from planner.base.phrases import Phrase
 from planner.page.elements import Child, Markup, element, joined
+
+Narrow = Literal["scrolls", "stacks", "folds"]
+"""A table that is wider than a screen is scrolled by itself, with a shadow at the side that hides
+some of it; or the cells of a row stand below each other, each with its title; or beside each other
+below the row's heading."""
 
 
 class Column(NamedTuple):
@@ -39,11 +44,11 @@ def table(
     columns: Sequence[Column],
     rows: Sequence[Sequence[Child]],
     *,
-    stacks: bool = False,
+    narrow: Narrow = "scrolls",
 ) -> Markup:
     """Return a table whose first cells are headings of their rows.
 
-    On a narrow screen it is scrolled by itself, or its rows become blocks if it ``stacks``.
+    ``narrow`` says what becomes of it on a narrow screen.
     """
     head = element(
         "tr",
@@ -54,9 +59,9 @@ def table(
         element("caption", caption),
         element("thead", head),
         element("tbody", *(_row(columns, row) for row in rows)),
-        class_="stacks" if stacks else None,
+        class_=None if narrow == "scrolls" else narrow,
     )
-    if stacks:
+    if narrow != "scrolls":
         return content
     return element("div", content, class_="scrolls", tabindex=0, role="group", aria_label=caption)
 

@@ -76,7 +76,7 @@ def read_xtuner(path: Path) -> Recipe:
         "train_dataloader",
         Recipe,
         name=path.stem,
-        source=Source(title="XTuner configuration file", url=path.name),
+        source=Source(title=path.name, url=path.name),
         model=config.text("model.llm.pretrained_model_name_or_path"),
         method=method,
         adapter=adapter,

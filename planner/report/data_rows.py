@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from planner.base.phrases import Phrase
+from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_share
 from planner.datasets.token_lengths import QUANTILES
 from planner.datasets.training_data import KnownData, TrainingData
@@ -22,7 +22,7 @@ def data_rows(chosen: Candidate, data: TrainingData | None, packed: PackedWay | 
         length = chosen.workload.settings.sequence_length
         counted = ""
         if data.num_records is not None:
-            counted = Phrase("{number:,} records; ", number=data.num_records)
+            counted = Phrase("{number:,} {number[record|records]}; ", number=data.num_records)
         why = Phrase(
             "{counted}token lengths unknown, planned for {length:,}: {why_unknown}",
             counted=counted,
@@ -96,7 +96,8 @@ def counted_run_line(chosen: Candidate, data: TrainingData) -> str | None:
         return None
     settings = chosen.workload.settings
     return Phrase(
-        "{steps}, at most {time}: {records:,} records of {length:,} tokens at most",
+        "{steps}, at most {time}: {records:,} {records[record|records]} of {length:,} tokens at "
+        "most",
         steps=_steps_in_epochs(_counted_steps(chosen, data.num_records), settings.epochs),
         time=format_duration(most_s),
         records=data.num_records,
@@ -109,9 +110,9 @@ def _data_line(data: KnownData) -> str:
     num_drawn = data.lengths.num_records
     sampled = "" if data.all_read else Phrase(" (of {num:,} drawn at random)", num=num_drawn)
     return Phrase(
-        "{name} ({formats}), {num_samples:,} samples per epoch; tokens{sampled}: "
-        "half have at most {half:,}, 90 % at most {most:,}, 99 % at most {nearly:,}, "
-        "the longest {longest:,}",
+        "{name} ({formats}), {num_samples:,} {num_samples[sample|samples]} per epoch; "
+        "tokens{sampled}: half have at most {half:,}, 90 % at most {most:,}, 99 % at most "
+        "{nearly:,}, the longest {longest:,}",
         name=data.name,
         formats=data.formats,
         num_samples=data.num_samples,
@@ -124,27 +125,32 @@ def _data_line(data: KnownData) -> str:
 
 
 def _length_line(data: KnownData, found: Epochs) -> str:
-    length, num_cut, lost = found.sequence_length, found.num_truncated, found.tokens_lost
-    if not num_cut:
+    length, num_cut, num_dropped = found.sequence_length, found.num_truncated, found.num_dropped
+    if not num_cut and not num_dropped:
         return Phrase("{length:,} tokens hold every sample whole", length=length)
-    share = format_share(num_cut / data.num_samples, 1)
-    if num_cut == 1 and data.all_read:
-        return Phrase(
-            "{length:,} tokens: 1 sample is cut ({share}) and loses {lost:,} tokens",
-            length=length,
-            share=share,
-            lost=lost,
-        )
     about = "" if data.all_read else Phrase("about ")
-    return Phrase(
-        "{length:,} tokens: {about}{num_cut:,} samples are cut ({share}) and lose {about}{lost:,} "
-        "tokens",
-        length=length,
-        about=about,
-        num_cut=num_cut,
-        share=share,
-        lost=lost,
-    )
+    parts = []
+    if num_cut:
+        parts.append(
+            Phrase(
+                "{about}{num_cut:,} {num_cut[sample is|samples are]} cut ({share}) and "
+                "{num_cut[loses|lose]} {about}{lost:,} {lost[token|tokens]}",
+                about=about,
+                num_cut=num_cut,
+                share=format_share(num_cut / data.num_samples, 1),
+                lost=found.tokens_lost,
+            )
+        )
+    if num_dropped:
+        parts.append(
+            Phrase(
+                "{about}{number:,} {number[sample is|samples are]} left out (answer beyond the "
+                "sequence length)",
+                about=about,
+                number=num_dropped,
+            )
+        )
+    return Phrase("{length:,} tokens: {parts}", length=length, parts=Joined("; ", parts))
 
 
 def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> str:
@@ -152,7 +158,9 @@ def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> s
     share = Phrase("{padding} of the computed tokens are padding", padding=padding)
     if found.packed:
         return Phrase(
-            "packed into {num_rows:,} rows; {share}", num_rows=found.num_rows, share=share
+            "packed into {num_rows:,} {num_rows[row|rows]}; {share}",
+            num_rows=found.num_rows,
+            share=share,
         )
     if not found.packing_pays:
         return Phrase("{share}; packing would not pay", share=share)
@@ -170,7 +178,7 @@ def _padding_line(found: Epochs, packed: PackedWay | None, data: KnownData) -> s
     took = "" if then.run_time_s is None else _about(then.run_time_s)
     return Phrase(
         "{share}; --packing computes {fewer}, in rows of {length:,}: "
-        "{num_steps:,} steps at the same global batch{took}",
+        "{num_steps:,} {num_steps[step|steps]} at the same global batch{took}",
         share=share,
         fewer=fewer,
         length=then.sequence_length,
@@ -189,8 +197,8 @@ def run_line(chosen: Candidate, found: Epochs) -> str:
 
 def _steps_in_epochs(num: int, epochs: float) -> Phrase:
     if epochs == 1:
-        return Phrase("{num:,} steps in 1 epoch", num=num)
-    return Phrase("{num:,} steps in {epochs:g} epochs", num=num, epochs=epochs)
+        return Phrase("{num:,} {num[step|steps]} in 1 epoch", num=num)
+    return Phrase("{num:,} {num[step|steps]} in {epochs:g} epochs", num=num, epochs=epochs)
 
 
 def _about(seconds: float) -> Phrase:

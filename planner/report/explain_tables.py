@@ -126,7 +126,12 @@ def tensor_rows(ledgers: Mapping[Phase, Ledger]) -> Iterator[tuple[str, ...]]:
             sum(there[phase].num_bytes for there in rest if phase in there) for phase in ledgers
         ]
         count = sum(_count(there) for there in rest)
-        yield "", *map(mib, sizes), f"{count:,}", Phrase("{count} smaller kinds", count=len(rest))
+        yield (
+            "",
+            *map(mib, sizes),
+            f"{count:,}",
+            Phrase("{count} smaller {count[kind|kinds]}", count=len(rest)),
+        )
 
 
 Tensors = Mapping[Phase, AliveTensors]

@@ -15,26 +15,34 @@ TOLD_BYTES = GIB // 20
 """Bytes from which a difference is told: those that are a tenth of a GiB when rounded."""
 
 
-def improvements_section(changes: Sequence[Improvement], width: int) -> RenderableType:
-    """Return the table of changes, each option beside its row, or below it where it would wrap."""
-    options = [Prose(each.option, "dim") for each in changes]
+def improvements_section(
+    changes: Sequence[Improvement], width: int, *, launch: str
+) -> RenderableType:
+    """Return the table of changes, each option beside its row, or below it where it would wrap.
+
+    ``launch`` is the command that runs the plan, to which an option of ``launch`` is added.
+    """
+    options = [
+        f"{launch} {each.option}" if each.command == "launch" else each.option for each in changes
+    ]
+    below = [Prose(option, "dim") for option in options]
     return FirstThatFits(
-        _table(changes, narrow=False, with_options=True),
-        _table(changes, narrow=True, with_options=True),
-        WithLinesBelow(_table(changes, narrow=width < NARROW, with_options=False), options),
+        _table(changes, options, narrow=False),
+        _table(changes, options, narrow=True),
+        WithLinesBelow(_table(changes, None, narrow=width < NARROW), below),
     )
 
 
-def _table(changes: Sequence[Improvement], *, narrow: bool, with_options: bool) -> Table:
+def _table(changes: Sequence[Improvement], options: Sequence[str] | None, *, narrow: bool) -> Table:
     table = plain_table(Phrase("What would help"), narrow=narrow)
     table.add_column(Phrase("change"), no_wrap=True)
     table.add_column(Phrase("memory"), justify="right", no_wrap=True)
     table.add_column(Phrase("speed"), justify="right", no_wrap=True)
-    if with_options:
+    if options is not None:
         table.add_column(Phrase("option"), no_wrap=True)
-    for each in changes:
+    for number, each in enumerate(changes):
         cells = each.change, _memory(each.memory_bytes), _speed(each.speed)
-        table.add_row(*cells, *([each.option] if with_options else []))
+        table.add_row(*cells, *([] if options is None else [options[number]]))
     return table
 
 

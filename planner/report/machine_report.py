@@ -38,7 +38,9 @@ def machine_rows(cluster: Cluster) -> list[Row]:
     if machine is not None:
         rows += [("  " + name, text) for name, text in _readings(machine, cluster)]
     elif cluster.device == "cpu":
-        rows.append(("  " + Phrase("host"), Phrase("{cores} cores", cores=cluster.cores)))
+        rows.append(
+            ("  " + Phrase("host"), Phrase("{cores} {cores[core|cores]}", cores=cluster.cores))
+        )
     return [*rows, *_notes(cluster.notes)]
 
 
@@ -252,9 +254,11 @@ def _driver(machine: Machine) -> str:
 
 
 def _host(host: HostReading) -> str:
-    cores, all_cores = Phrase("{cores} cores", cores=host.cores), host.machine_cores
+    cores, all_cores = Phrase("{cores} {cores[core|cores]}", cores=host.cores), host.machine_cores
     if all_cores is not None and all_cores > host.cores:
-        cores = Phrase("{cores} cores of {all_cores}", cores=host.cores, all_cores=all_cores)
+        cores = Phrase(
+            "{cores} {cores[core|cores]} of {all_cores}", cores=host.cores, all_cores=all_cores
+        )
     free, total = format_gib(host.available_bytes, 0), format_gib(host.total_bytes, 0)
     memory = Phrase("{free} of {total} GiB of memory", free=free, total=total)
     if host.disk_free_bytes is not None:

@@ -25,7 +25,7 @@ def changes(request: Request, recipe: Recipe, chosen: Candidate) -> Iterator[str
         )
     if recipe.global_batch_size != planned.global_batch_size:
         yield Phrase(
-            "{samples} samples per step instead of {before}{why}",
+            "{samples} {samples[sample|samples]} per step instead of {before}{why}",
             samples=planned.global_batch_size,
             before=recipe.global_batch_size,
             why=_why_rounded(request),

@@ -97,9 +97,9 @@ def _certainty(candidate: Candidate, speed: Throughput) -> list[Row]:
 
 def _published_runs(candidate: Candidate, runs: int) -> Phrase:
     if candidate.cluster.device == "cpu":
-        return Phrase("{runs} runs of benchmarks/regret", runs=runs)
+        return Phrase("{runs} {runs[run|runs]} of benchmarks/regret", runs=runs)
     where = Phrase("under DeepSpeed") if candidate.layout.is_sharded else Phrase("on one GPU")
-    return Phrase("{runs} published runs {where}", runs=runs, where=where)
+    return Phrase("{runs} published {runs[run|runs]} {where}", runs=runs, where=where)
 
 
 def _own_runs(ratios: Sequence[float]) -> Phrase:

@@ -12,6 +12,7 @@ from planner.base.console import print_unpadded
 from planner.base.phrases import Joined, Phrase
 from planner.base.units import MIB, format_count, format_gib, short_gib
 from planner.decision.choose import Decision
+from planner.hardware.cluster import PROCESS_BYTES
 from planner.memory.device_memory import overheads
 from planner.plan.vocabulary import PARTS, PHASE_TITLES, PHASES
 from planner.report.alternatives_table import alternatives_section
@@ -44,7 +45,7 @@ def sections(
     is computed when it is asked for."""
     yield verdict(decision, width=width, next_steps=next_steps, left_out=left_out)
     yield _memory(decision, width)
-    yield from _improvements(decision, width)
+    yield from _improvements(decision, width, next_steps[0])
     if decision.alternatives:
         yield alternatives_section(decision, width)
     yield from _limits(decision)
@@ -88,9 +89,9 @@ def _apart(parts: list[RenderableType]) -> Group:
     return Group(first, *(item for part in others for item in (Text(""), part)))
 
 
-def _improvements(decision: Decision, width: int) -> list[RenderableType]:
+def _improvements(decision: Decision, width: int, launch: str) -> list[RenderableType]:
     changes = decision.improvements
-    return [improvements_section(changes, width)] if changes else []
+    return [improvements_section(changes, width, launch=launch)] if changes else []
 
 
 def _limits(decision: Decision) -> list[RenderableType]:
@@ -180,17 +181,18 @@ def gib_cell(num_bytes: int) -> str:
 
 
 def _capacity_rows(decision: Decision) -> list[tuple[str, RenderableType]]:
-    on_cpu = decision.request.cluster.device == "cpu"
-    rows: list[tuple[str, RenderableType]] = [(Phrase("Capacity"), _capacity(decision))]
-    if not on_cpu:
-        memory = decision.chosen.memory
-        low, high = short_gib(memory.low_bytes), short_gib(memory.high_bytes)
-        text = Phrase(
-            "{low} to {high} GiB: {source}", low=low, high=high, source=_range_source(decision)
-        )
-        rows.append((Phrase("Range"), Prose(text, "dim")))
-        rows.append((Phrase("nvidia-smi"), Prose(_shown(decision), "dim")))
-    return rows
+    memory, on_cpu = decision.chosen.memory, decision.request.cluster.device == "cpu"
+    text = Phrase(
+        "{low} to {high} GiB: {source}",
+        low=short_gib(memory.low_bytes),
+        high=short_gib(memory.high_bytes),
+        source=_process_source() if on_cpu else _range_source(decision),
+    )
+    return [
+        (Phrase("Capacity"), _capacity(decision)),
+        (Phrase("Range"), Prose(text, "dim")),
+        *([] if on_cpu else [(Phrase("nvidia-smi"), Prose(_shown(decision), "dim"))]),
+    ]
 
 
 def _shown(decision: Decision) -> str:
@@ -229,9 +231,9 @@ def _range_source(decision: Decision) -> str:
         pool = chosen.footprint.pool_bytes / chosen.memory.peak_allocated_bytes
         holes = Phrase(", here {pool:.2f} since a pass leaves holes", pool=pool)
     text = Phrase(
-        "measured over predicted {low:.2f} to {high:.2f} ({runs} published runs), "
+        "measured over predicted {low:.2f} to {high:.2f} ({runs} published {runs[run|runs]}), "
         "reserved over allocated {least:.2f} to {most:.2f} ({readings} published "
-        "readings){holes}, context {context} GiB",
+        "{readings[reading|readings]}){holes}, context {context} GiB",
         low=error.low,
         high=error.high,
         runs=error.runs,
@@ -245,10 +247,23 @@ def _range_source(decision: Decision) -> str:
         return text
     low, high = format_gib(nccl.low * MIB), format_gib(nccl.high * MIB)
     return text + Phrase(
-        ", NCCL {low} to {high} GiB ({readings} readings)",
+        ", NCCL {low} to {high} GiB ({readings} {readings[reading|readings]})",
         low=low,
         high=high,
         readings=nccl.readings,
+    )
+
+
+def _process_source() -> str:
+    """Return what the range of a process on the CPU is made of."""
+    ratio, libraries = overheads().resident_over_allocated, overheads().libraries_mib
+    return Phrase(
+        "resident over allocated {least:.2f} to {most:.2f}, since glibc keeps what tensors have "
+        "left ({readings} measured {readings[run|runs]}), the process itself {process} GiB",
+        least=ratio.low,
+        most=ratio.high,
+        readings=ratio.readings,
+        process=format_gib(PROCESS_BYTES + libraries.expected * MIB),
     )
 
 

@@ -9,6 +9,7 @@ from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_rate, short_gib
 from planner.decision.choose import Decision
 from planner.decision.epochs import epochs_of
+from planner.hardware.cluster import MOST_PER_HOST, Cluster
 from planner.models.model_presets import ModelPreset
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import METHOD_NAMES
@@ -74,8 +75,6 @@ def memory_line(decision: Decision) -> str:
     expected = short_gib(decision.chosen.expected.device_used_bytes)
     high = short_gib(memory.high_bytes)
     budget = short_gib(decision.request.budget_bytes)
-    if cluster.device == "cpu":
-        return Phrase("{expected} GiB of {budget}", expected=expected, budget=budget)
     each = Phrase(" of each GPU") if cluster.world_size > 1 else ""
     return Phrase(
         "{expected} GiB expected, {high} in the worst case, of {budget}{each}",
@@ -100,7 +99,7 @@ def speed_line(decision: Decision) -> str:
     """Return tokens per second and the time of a step with its range, and what limits it."""
     speed = decision.chosen.throughput
     if speed is None:
-        return Phrase("unknown: no published rates for this device")
+        return _unknown_speed(decision.request.cluster)
     return Phrase(
         "{rate} tokens/s, {step} per step ({low} to {high}), limited by {limit}",
         rate=format_rate(speed.tokens_per_second),
@@ -109,6 +108,14 @@ def speed_line(decision: Decision) -> str:
         high=format_duration(speed.high_s),
         limit=LIMITS[speed.bottleneck.name],
     )
+
+
+def _unknown_speed(cluster: Cluster) -> Phrase:
+    """Return why the speed is unknown; the device of this machine can be measured."""
+    is_saved = cluster.machine is not None and cluster.machine.saved_on is not None
+    if cluster.device == "cpu" and not is_saved:
+        return Phrase("unknown until plan --measure has measured this machine, once")
+    return Phrase("unknown: no published rates for this device")
 
 
 def reason_and_time(decision: Decision) -> list[tuple[str, str]]:
@@ -136,7 +143,7 @@ def _reason(decision: Decision) -> tuple[str, str]:
 def notes(decision: Decision) -> list[str]:
     """Return what a reader must know before the plan is run."""
     chosen, model, cluster = decision.chosen, decision.request.model, decision.request.cluster
-    found: list[str] = []
+    found = [note for note in (_limit_note(decision), _host_note(cluster)) if note is not None]
     if model.native_class is None:
         found.append(
             Phrase("transformers builds this model from remote code only: launch will not train it")
@@ -159,6 +166,36 @@ def notes(decision: Decision) -> list[str]:
     ]
     lacking = lacking_now(cluster, host_bytes=chosen.host.node_bytes, disk_bytes=chosen.disk_bytes)
     return found if lacking is None else [*found, lacking]
+
+
+def _limit_note(decision: Decision) -> str | None:
+    """Return that a limit changes nothing; None without one, or where it does."""
+    limit = decision.request.memory_limit_bytes
+    free = decision.request.cluster.accelerator.free_bytes
+    if limit is None or limit <= free:
+        return None
+    return Phrase(
+        "--memory-limit {limit} GiB is more than the {free} GiB that are free: it changes nothing",
+        limit=short_gib(limit),
+        free=short_gib(free),
+    )
+
+
+def _host_note(cluster: Cluster) -> str | None:
+    """Return how to name several hosts, where more cards are named than one usually holds."""
+    count = cluster.gpus_per_node
+    if cluster.machine is not None or count <= MOST_PER_HOST:
+        return None
+    held = next(each for each in range(MOST_PER_HOST, 0, -1) if count % each == 0)
+    return Phrase(
+        "one host with {count} cards is planned, and most hold at most {most}: for {nodes} hosts, "
+        "--gpus {held}x{card} --nodes {nodes}",
+        count=count,
+        most=MOST_PER_HOST,
+        nodes=cluster.num_nodes * count // held,
+        held=held,
+        card=cluster.accelerator.label,
+    )
 
 
 def _wrapper_notes(model: ModelPreset) -> list[str]:

@@ -285,8 +285,8 @@ def _check_checkpointing(stated: StatedSettings) -> None:
     if stated.model is not None and every > stated.model.num_layers:
         raise InvalidRequestError(
             Phrase(
-                "{said} is beyond the {num_layers} layers of {model_name}: choose at most "
-                "{num_layers}",
+                "{said} is beyond the {num_layers} {num_layers[layer|layers]} of {model_name}: "
+                "choose at most {num_layers}",
                 said=stated.said("checkpoint_every"),
                 num_layers=stated.model.num_layers,
                 model_name=stated.model_name,

@@ -151,7 +151,7 @@ def rates(cluster: Cluster) -> Rates | None:
     if cluster.accelerator.measured is not None:
         return _measured_rates(cluster)
     card = cluster.accelerator.speed
-    if card is None or card.dense_bf16_flops_per_s is None:
+    if card is None or not card.dense_bf16_flops_per_s or not card.memory_bandwidth_bytes_per_s:
         return None
     return _rates(cluster)
 
@@ -160,9 +160,10 @@ def rates(cluster: Cluster) -> Rates | None:
 def _rates(cluster: Cluster) -> Rates:
     card, data = cluster.accelerator.speed, speed_data()
     assert card is not None
-    assert card.dense_bf16_flops_per_s is not None
     own, peak = card_class(card), card.dense_bf16_flops_per_s
-    bandwidth = card.memory_bandwidth_bytes_per_s or NOMINAL.bandwidth_bytes_per_s
+    bandwidth = card.memory_bandwidth_bytes_per_s
+    assert peak is not None
+    assert bandwidth is not None
     flash = float(card.compute_capability) >= FLASH_SINCE
     attention = data.attention
     return Rates(

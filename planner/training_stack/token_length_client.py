@@ -3,7 +3,9 @@
 That process loads the model's tokenizer and chat template, which the planner does not import.
 """
 
+from collections.abc import Mapping
 from contextlib import closing
+from typing import Any
 
 from msgspec import to_builtins
 
@@ -41,14 +43,20 @@ def training_data(section: DataSection, model: ModelPreset) -> TrainingData:
         raise InvalidRequestError(from_data(answer["error"]))
     if "no_tokenizer" in answer:
         return _of_unknown_length(section, from_data(answer["no_tokenizer"]))
+    return TrainingData(section=section, known=known_data(answer))
+
+
+def known_data(answer: Mapping[str, Any]) -> KnownData:
+    """Return the data that an answer is about."""
     formats: dict[str, str] = answer["formats"]
-    known = KnownData(
+    return KnownData(
         name=", ".join(formats),
         formats=", ".join(dict.fromkeys(formats.values())),
-        lengths=TokenLengths({int(tokens): count for tokens, count in answer["counts"].items()}),
+        lengths=TokenLengths.of_samples(
+            {(tokens, first): count for tokens, first, count in answer["samples"]}
+        ),
         num_samples=answer["num_samples"],
     )
-    return TrainingData(section=section, known=known)
 
 
 def _of_unknown_length(section: DataSection, why: str) -> TrainingData:

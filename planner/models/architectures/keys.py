@@ -113,7 +113,8 @@ class Config(Struct, frozen=True):
         if not isinstance(value, list) or len(value) != count:
             raise self.error(
                 Phrase(
-                    "{key}: it must be a list of one entry for each of {count} layers",
+                    "{key}: it must be a list of one entry for each of {count} "
+                    "{count[layer|layers]}",
                     key=key,
                     count=count,
                 )

@@ -76,7 +76,9 @@ def _buckets(plan: Explained, _phase: Phase) -> Iterator[Term]:
     sizes = ddp_buckets(plan.workload, plan.kinds.gradient)
     amount = filled_blocks(plan.trained * bytes_of(plan.kinds.gradient), sizes)
     yield Term(
-        name=Phrase("{count} buckets of DDP", count=len(sizes)), bytes=amount, source=BUCKETS
+        name=Phrase("{count} {count[bucket|buckets]} of DDP", count=len(sizes)),
+        bytes=amount,
+        source=BUCKETS,
     )
 
 

@@ -224,7 +224,7 @@ def _cards(machine: Machine) -> str:
     if machine.cluster.device == "cpu":
         return Phrase("the CPU")
     count, nodes = machine.count, machine.cluster.num_nodes
-    cards = Phrase("1 card") if count == 1 else Phrase("{count} cards", count=count)
+    cards = Phrase("{count} {count[card|cards]}", count=count)
     if nodes == 1:
         return cards
     return Phrase("{cards} of {nodes} nodes each", cards=cards, nodes=nodes)

@@ -161,5 +161,8 @@ def _table(decision: Decision) -> Markup:
     totals = [format_gib(footprint.total_bytes(phase)) for phase in PHASES]
     columns = [Column(Phrase("part")), *(Column(title, is_number=True) for title in titles)]
     return table(
-        Phrase("Tensors by part and phase, GiB"), columns, [*rows, [Phrase("allocated"), *totals]]
+        Phrase("Tensors by part and phase, GiB"),
+        columns,
+        [*rows, [Phrase("allocated"), *totals]],
+        narrow="folds",
     )

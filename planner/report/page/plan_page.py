@@ -154,7 +154,7 @@ def _other_ways(decision: Decision) -> Markup | None:
     ]
     rows = [alternative_cells(alternative) for alternative in decision.alternatives]
     caption = Phrase("What else was considered, and why it was not chosen")
-    return section("ways", Phrase("Other ways"), table(caption, columns, rows, stacks=True))
+    return section("ways", Phrase("Other ways"), table(caption, columns, rows, narrow="stacks"))
 
 
 def _limits(decision: Decision) -> Markup | None:

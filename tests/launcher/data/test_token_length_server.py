@@ -17,11 +17,16 @@ from launcher.lifecycle.preparation_process import prepared_data
 from planner.base.errors import InvalidRequestError
 from planner.cli import plan_command as cli
 from planner.cli.model_option import load_model_dir
+from planner.datasets.training_data import TrainingData
+from planner.decision.choose import decide
+from planner.decision.epochs import epochs_of
 from planner.plan.data_section import DataSection
 from planner.plan.schema import ModelSection
-from planner.training_stack.token_length_client import training_data
+from planner.report.data_rows import data_rows
+from planner.training_stack.token_length_client import known_data, training_data
 from tests.launcher.launching import REPOSITORY, asked, write_records
 from tests.launcher.plans import plan
+from tests.planner.builders import cards, request
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +64,41 @@ def test_they_are_those_that_a_launch_trains_on(tmp_path: Path, tiny_checkpoint:
     )
     trained = [len(row) for row in training_table(str(entry.folder))["input_ids"]]
     assert found["num_samples"] == len(trained)
-    assert found["counts"] == {str(n): trained.count(n) for n in sorted(set(trained))}
+    assert known_data(found).lengths.counts == {n: trained.count(n) for n in set(trained)}
     assert list(found["formats"].values()) == ["messages", "text"]
+
+
+def test_what_a_length_cuts_is_what_a_launch_cuts(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Whole, cut in the answer, and left out with an answer beyond the length."""
+    records = [asked("Who?", "Ada"), asked("Who?", "x" * 200), asked("x" * 200, "Ada")]
+    write_records(tmp_path / "a.jsonl", records)
+    data = DataSection(source=str(tmp_path / "a.jsonl"))
+    known = known_data(answer(data, tiny_checkpoint))
+    made = plan(data__source=data.source, batch__sequence_length=64)
+    launched = prepared_data(
+        made, find_sources(data), Checkpoint(tiny_checkpoint, "tiny"), io.StringIO()
+    ).summary
+    planned = decide(
+        request(
+            cards(1, 24),
+            model="smollm2-135m",
+            data=TrainingData(section=data, known=known),
+            sequence_length=64,
+        )
+    ).chosen
+    found = epochs_of(planned, known)
+    assert (found.num_rows, found.num_truncated, found.num_dropped) == (2, 1, 1)
+    assert found.num_rows == launched["num_samples"]
+    assert found.num_truncated == launched["num_truncated"]
+    assert found.num_dropped == launched["num_dropped"]
+    assert found.tokens_lost == launched["num_tokens_lost"] > 0
+    line = data_rows(planned, TrainingData(section=data, known=known), None)[1][1]
+    assert line == (
+        f"64 tokens: 1 sample is cut (33.3 %) and loses {found.tokens_lost} tokens; "
+        "1 sample is left out (answer beyond the sequence length)"
+    )
+    with pytest.raises(InvalidRequestError, match="no record has an answer within 8 tokens"):
+        known.lengths.cut(8)
 
 
 def test_a_large_data_set_is_sampled(
@@ -71,8 +109,9 @@ def test_a_large_data_set_is_sampled(
     write_records(path, [asked("n" * (1 + n % 10), "yes") for n in range(500)])
     found = answer(DataSection(source=str(path)), tiny_checkpoint)
     assert found["num_samples"] == 500
-    assert sum(found["counts"].values()) == 50
-    assert len(found["counts"]) >= 8
+    lengths = known_data(found).lengths
+    assert lengths.num_records == 50
+    assert len(lengths.counts) >= 8
 
 
 def test_they_are_kept_by_content(tmp_path: Path, tiny_checkpoint: Path) -> None:

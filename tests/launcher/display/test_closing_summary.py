@@ -1,5 +1,6 @@
 """What is shown when a run has ended."""
 
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ def drawn(content: Any) -> str:
 
 
 def test_on_the_cpu_resident_memory_is_compared() -> None:
-    text = drawn(summary_table(plan(), REPORT))
-    assert "peak resident per process    0.59 GiB   0.68 GiB" in text
+    ends = {"prediction__low_bytes": 600 * 2**20, "prediction__high_bytes": 720 * 2**20}
+    text = drawn(summary_table(plan(**ends), REPORT))
+    assert "peak resident per process   0.59-0.70 GiB   0.68 GiB" in text
     assert "reserved" not in text
 
 
@@ -57,9 +59,8 @@ def test_on_a_gpu_allocated_memory_is_compared() -> None:
 
 
 def test_an_unknown_speed_is_not_invented() -> None:
-    assert "tokens per second                   -      1,234" in drawn(
-        summary_table(plan(), REPORT)
-    )
+    text = drawn(summary_table(plan(), REPORT))
+    assert re.search("tokens per second +- +1,234", text)
 
 
 def test_closing_lines_say_what_came_of_it_and_what_is_next() -> None:

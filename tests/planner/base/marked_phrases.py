@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from planner.base import phrases
@@ -21,8 +22,13 @@ ARGPARSE = {"options", "positional arguments"}
 """Headings that argparse writes."""
 
 
-def marked() -> Iterator[tuple[str, str]]:
-    """Yield the place and the template of every phrase of the sources."""
+@cache
+def marked() -> tuple[tuple[str, str], ...]:
+    """Return the place and the template of every phrase of the sources."""
+    return tuple(_everywhere())
+
+
+def _everywhere() -> Iterator[tuple[str, str]]:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             for template in _marked(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,6 +1,7 @@
 """Sentences in other languages: every one has a translation, with the same placeholders."""
 
 import json
+import re
 import string
 from collections.abc import Iterator
 from io import StringIO
@@ -41,6 +42,43 @@ def test_every_sentence_is_translated(language: Language) -> None:
     assert not {place: each for place, each in missing.items() if _has_words(each)}
 
 
+COUNTED = re.compile(r"\{(\w+)\[[^|\]]*\|(\w+)[^\]]*\]\}")
+NEVER_ONE = {
+    *("length", "sequence_length", "longest", "num_tokens", "rate", "speed", "num_rows"),
+    *("nodes", "num_nodes", "ranks", "devices", "num_gpus", "num_layers", "every", "name"),
+    *("network", "driver_version"),
+}
+"""Placeholders that stand for no number, or for one that is always larger where its word stands."""
+SEVERAL = {
+    *("{count} such cards", "are {count:,} GPUs", "{count} runs here"),
+    *("{samples:,} samples, and at most", "of every {number} layers"),
+    "one host with {count} cards",
+}
+"""Parts of sentences that are only said of more than one."""
+
+
+@pytest.mark.parametrize("text", ["1 records", "0 record"])
+def test_a_word_has_the_form_of_its_number(text: str) -> None:
+    number = int(text.split()[0])
+    said = Phrase("{number:,} {number[record|records]}", number=number)
+    assert said != text
+    assert from_data(json.loads(json.dumps(as_data(said)))) == said
+
+
+def test_every_counted_word_has_the_form_of_its_number() -> None:
+    """What is counted somewhere is counted in the same way everywhere."""
+    templates = {template for _, template in marked()}
+    words = {found[2] for each in templates for found in COUNTED.finditer(each)} - {"lose"}
+    counted = re.compile(rf"\{{(\w+)(?::,)?\}} (?:[a-z-]+ )?(?:{'|'.join(words)})\b")
+    wrong = {
+        each
+        for each in templates
+        for found in counted.finditer(each)
+        if found[1] not in NEVER_ONE and not any(part in each for part in SEVERAL)
+    }
+    assert not wrong
+
+
 def _has_words(template: str) -> bool:
     """Return whether there is something to translate beside placeholders and marks."""
     return any(map(str.isalpha, "".join(text for text, *_ in string.Formatter().parse(template))))
@@ -74,8 +112,10 @@ def test_translations_have_the_same_placeholders(language: Language) -> None:
 
 
 def _fields(template: str) -> list[tuple[str | None, str | None, str | None]]:
-    """Placeholders with their formats; a text that says one twice may say it once."""
-    return sorted({(n, spec, conv) for _, n, spec, conv in string.Formatter().parse(template) if n})
+    """Placeholders with their formats; a text that says one twice may say it once, and needs no
+    form of a word for one."""
+    found = {(n, spec, conv) for _, n, spec, conv in string.Formatter().parse(template) if n}
+    return sorted(field for field in found if "[" not in field[0])
 
 
 def test_a_phrase_is_english_until_it_is_spoken(chinese: None) -> None:

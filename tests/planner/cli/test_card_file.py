@@ -1,6 +1,7 @@
 """``--gpus card.yaml``: a card that no preset has."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from planner.base.errors import InvalidFileError
 from planner.base.preset_files import ROOT
 from planner.cli.machine_options import find_cluster
-from planner.hardware.cluster import Cluster
+from planner.hardware.cluster import PLAUSIBLE_RATES, Cluster
+from planner.speed.card_rates import rates
 
 
 def found(spec: str) -> Cluster:
@@ -59,6 +61,39 @@ def test_a_file_that_is_not_there_or_no_card(card: Path) -> None:
     card.write_text("name: my-card\n", encoding="utf-8")
     with pytest.raises(InvalidFileError, match=r"card\.yaml.*missing"):
         found("card.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("nvml_total_mib", "3", "3 MiB are not the memory of a card with 24 GiB on its label"),
+        ("torch_visible_mib", "240_000", "240,000 MiB are not the memory of a card with 24 GiB"),
+        ("memory_bandwidth_bytes_per_s", "1_000", "1,000 bytes per second is no rate of a GPU"),
+        ("dense_bf16_flops_per_s", "165", "165 operations per second is no rate of a GPU"),
+        ("compute_capability", '"99.0"', "'99.0' is not one of CUDA"),
+        ("compute_capability", '"89"', 'write "8.9" for sm_89'),
+    ],
+)
+def test_what_no_card_has_is_refused(key: str, value: str, message: str, card: Path) -> None:
+    """A slip of the unit, mostly."""
+    with_value(card, key, value)
+    with pytest.raises(InvalidFileError, match=re.escape(message)) as raised:
+        found("card.yaml")
+    assert f"card.yaml: {key}: " in str(raised.value)
+
+
+@pytest.mark.parametrize("key", PLAUSIBLE_RATES)
+def test_a_rate_that_is_not_stated_is_not_made_up(key: str, card: Path) -> None:
+    with_value(card, key, "null")
+    cluster = found("card.yaml")
+    assert f"The speed of this card is unknown: {key} is not stated." in cluster.notes
+    assert rates(cluster) is None
+
+
+def with_value(card: Path, key: str, value: str) -> None:
+    """Set a key of a card's file."""
+    text = card.read_text(encoding="utf-8")
+    card.write_text(re.sub(rf"(?m)^{key}: .*$", f"{key}: {value}", text), encoding="utf-8")
 
 
 def test_a_file_of_another_kind_is_told_as_such(card: Path) -> None:

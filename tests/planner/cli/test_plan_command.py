@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from msgspec import to_builtins
 
+from planner.base.errors import InvalidRequestError
 from planner.base.strict_yaml import read_spec
+from planner.cli.model_option import find_model
 from planner.plan.schema import Plan
 from tests.planner.builders import SMALL_LLAMA
 
@@ -214,3 +216,9 @@ def test_who_reads_no_further_ends_it_without_a_word(tmp_path: Path) -> None:
         filtered.stdout.close()
         assert filtered.stderr.read() == b""
     assert filtered.returncode == -signal.SIGPIPE
+
+
+@pytest.mark.parametrize("path", ["./none", "/none/here", "a/b/c"])
+def test_a_model_folder_that_is_not_there(path: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"model folder {path} does not exist"):
+        find_model(path)

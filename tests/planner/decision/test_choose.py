@@ -1,12 +1,13 @@
 """The choice of method: the customer's tiers, preferences, pins, and what is said of the rest."""
 
+import re
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from planner.base.errors import InvalidRequestError, NothingFitsError
-from planner.base.units import GIB, MIB
+from planner.base.units import GIB, MIB, format_gib
 from planner.decision.choose import decide
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE
 from planner.decision.request import Prefer
@@ -160,6 +161,16 @@ def test_fallbacks_get_leaner_and_keep_the_global_batch() -> None:
 def test_the_shortfall_and_the_way_out_are_named() -> None:
     with pytest.raises(NothingFitsError, match=r"full needs .* GiB short\. --method lora fits"):
         decide(request(cards(1, 24), method="full"))
+    asked = request(cards(1, 12), model="llama-3.2-3b", method="full")
+    with pytest.raises(NothingFitsError) as error:
+        decide(asked)
+    (host_gib,) = re.findall(
+        r"With (\d+\.\d\d) GiB of host memory, --offload all", str(error.value)
+    )
+    offloaded = decide(structs.replace(asked, offload="all")).chosen
+    assert host_gib == format_gib(offloaded.host.node_bytes)
+    known = structs.replace(asked.cluster, host_ram_bytes=offloaded.host.node_bytes)
+    assert decide(structs.replace(asked, cluster=known)).chosen.layout.offload == "all"
     pinned: dict[str, Any] = {"memory_limit_bytes": 7900 * MIB, "optimizer": "adamw_torch_fused"}
     with pytest.raises(NothingFitsError, match="--sequence-length 1024 fits"):
         decide(request(cards(1, 8), **pinned))

@@ -40,7 +40,7 @@ def test_without_dropout_it_is_the_plan_of_a_recipe_without() -> None:
     assert recipe.adapter is not None
     without = structs.replace(recipe, adapter=structs.replace(recipe.adapter, dropout=0.0))
     pinned = request(ONE_CARD, recipe=without, activation_checkpointing=False, micro_batch_size=1)
-    assert_is(rows["launch --set adapter.dropout=0"], decide(pinned).chosen, chosen)
+    assert_is(rows["--set adapter.dropout=0"], decide(pinned).chosen, chosen)
 
 
 def test_recomputation_is_the_plan_with_its_option() -> None:
@@ -87,4 +87,4 @@ def test_what_is_not_there_cannot_be_left_out() -> None:
     assert recipe.adapter is not None
     without = structs.replace(recipe, adapter=structs.replace(recipe.adapter, dropout=0.0))
     _, rows = by_option(structs.replace(request(ONE_CARD), recipe=without))
-    assert "launch --set adapter.dropout=0" not in rows
+    assert "--set adapter.dropout=0" not in rows

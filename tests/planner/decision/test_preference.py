@@ -14,7 +14,7 @@ from planner.plan.vocabulary import Method
 from planner.recipes.load_recipe import load_recipe
 from tests.planner.builders import cards, request
 
-STARTS = "for 6.24 B parameters QLoRA starts at 24, LoRA at 48, full at 120"
+STARTS = "for 6.24 B parameters QLoRA is preferred from 24, LoRA from 48, full from 120"
 
 
 REASONS: list[tuple[Cluster, dict[str, Any], Method, str]] = [
@@ -30,8 +30,8 @@ REASONS: list[tuple[Cluster, dict[str, Any], Method, str]] = [
         cards(1, 90),
         {"model": "gpt-oss-20b"},
         "lora",
-        "90 GiB; for 20.9 B parameters QLoRA starts at 81, LoRA at 161, full at 402; QLoRA is "
-        "ruled out; LoRA is the leanest method that fits",
+        "90 GiB; for 20.9 B parameters QLoRA is preferred from 81, LoRA from 161, full from 402; "
+        "QLoRA is ruled out; LoRA is the leanest method that fits",
     ),
     (
         cards(2, 70),

@@ -3,12 +3,16 @@
 import io
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from planner.base.units import GIB
 from planner.decision.choose import decide
+from planner.hardware.cluster import Cluster
 from planner.report.terminal_report import print_report
+from planner.report.verdict import notes
 from tests.planner.builders import cards, request
 
 
@@ -55,6 +59,37 @@ def test_no_number_is_cut_or_parted_from_its_unit(width: int, count: int, gib: i
     assert Counter(NUMBER.findall(narrow)) == Counter(NUMBER.findall(wide))
     units, in_narrow = Counter(WITH_UNIT.findall(wide)), Counter(WITH_UNIT.findall(narrow))
     assert units <= in_narrow
+
+
+@pytest.mark.parametrize(
+    ("cluster", "pinned", "note"),
+    [
+        (
+            cards(1, 24),
+            {"memory_limit_bytes": 100 * GIB},
+            "--memory-limit 100.0 GiB is more than the 24.0 GiB that are free: it changes nothing",
+        ),
+        (cards(1, 24), {"memory_limit_bytes": 23 * GIB}, None),
+        (
+            cards(16, 80),
+            {},
+            "one host with 16 cards is planned, and most hold at most 8: for 2 hosts, --gpus 8x80G "
+            "--nodes 2",
+        ),
+        (cards(8, 80), {}, None),
+    ],
+)
+def test_what_was_not_meant_is_noted(
+    cluster: Cluster, pinned: dict[str, Any], note: str | None
+) -> None:
+    assert notes(decide(request(cluster, model="smollm2-135m", **pinned))) == [
+        *([] if note is None else [note])
+    ]
+
+
+def test_a_setting_of_launch_names_the_plan() -> None:
+    text = printed(120, count=1)
+    assert "launch plan.yaml --data FILE --set adapter.dropout=0" in text
 
 
 def test_the_order_is_the_readers() -> None:

@@ -18,6 +18,13 @@ from tests.browser import WEAK_TEXTS, Browser, browser, needs_chromium
 
 pytestmark = needs_chromium
 NAME = "<img src=x onerror=alert(1)><!--"
+CUT = """[...document.querySelectorAll('#memory th, #memory td')]
+  .filter((cell) => {
+    const text = document.createRange(); text.selectNodeContents(cell);
+    return text.getBoundingClientRect().right > document.documentElement.clientWidth
+      || cell.scrollWidth > cell.clientWidth + 1;
+  }).map((cell) => cell.textContent)"""
+"""Texts of the table of memory that a screen cuts."""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,7 @@ def test_it_is_silent_legible_and_no_wider_than_the_screen(
     assert opened.evaluate("document.documentElement.scrollWidth") == width
     assert opened.evaluate("getComputedStyle(document.body).fontSize") == "16px"
     assert opened.evaluate(WEAK_TEXTS) == []
+    assert opened.evaluate(CUT) == []
 
 
 def test_a_hostile_name_is_text(opened: Browser, page: Path) -> None:
