@@ -99,21 +99,37 @@ def _router(
     return probabilities, scores, chosen
 
 
-def per_layer_inputs(decoder: Decoder, x: Tensor) -> Tensor | None:
+def per_layer_inputs(decoder: Decoder, x: Tensor, held: list[Tensor]) -> Tensor | None:
     """Mirror Gemma4TextModel.get_per_layer_inputs and project_per_layer_inputs: vectors from a
-    table and from the embedding; None for a model without them."""
+    table and from the embedding; None for a model without them. Gemma4Model.forward, which has
+    models of images and of sound beside the text model, holds ``held`` to its end."""
     model, tape = decoder.workload.model, decoder.tape
     inputs = model.per_layer_inputs
+    if model.beside is not None:
+        held += _placeholders(decoder, x)
     if inputs is None:
         return None
     width = model.num_layers * inputs.size
     table = decoder.parameter("embed_tokens_per_layer", inputs.vocab_size * width)
     looked_up = _looked_up(decoder, table, width)
+    if model.beside is not None:
+        held.append(looked_up)
     projected = decoder.outside_linear(PER_LAYER_PROJECTION, x)
     projected = ops.unary(tape, projected, "per-layer projection, scaled")
     projected = norm(decoder, "per_layer_projection_norm", projected, inputs.size)
     total = ops.add(tape, projected, looked_up, "per-layer inputs")
     return ops.unary(tape, total, "per-layer inputs, scaled")
+
+
+def _placeholders(decoder: Decoder, x: Tensor) -> list[Tensor]:
+    """Return which tokens stand for images, videos, sounds and any of them, the token ids without
+    those, and their embeddings where layers have inputs of their own."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    held = [tape.new(tokens, 1, "tokens of images and of sound") for _ in range(4)]
+    held.append(tape.new(tokens, ops.INT64, "token ids of text"))
+    if decoder.workload.model.per_layer_inputs is not None:
+        held.append(tape.new(x.elements, x.width, "embeddings of text"))
+    return held
 
 
 def _looked_up(decoder: Decoder, table: Parameter, width: int) -> Tensor:

@@ -163,8 +163,8 @@ class ModelPass:
         """Mirror LlamaModel.forward, whose variables hold the embeddings and the mask to
         the end."""
         tape, batch = self.tape, self._batch
-        x, _held = embedded(self._decoder, table, needs_gradient=self._leaf_inputs)
-        self._decoder.per_layer_inputs = per_layer_inputs(self._decoder, x)
+        x, held = embedded(self._decoder, table, needs_gradient=self._leaf_inputs)
+        self._decoder.per_layer_inputs = per_layer_inputs(self._decoder, x, held)
         position_ids = tape.new(batch.sequence_length, INT64, "position ids")
         masks = self._masks(table.width)
         windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}

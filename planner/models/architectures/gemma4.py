@@ -1,7 +1,9 @@
-"""The text models of Gemma 4."""
+"""Gemma 4: its text models, and the same beside models of images and of sound."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from msgspec import structs
 
 from planner.base.phrases import Phrase
 from planner.models.architectures.gemma import GELU
@@ -12,6 +14,7 @@ from planner.models.architectures.windows import FULL, SLIDING, layer_types, win
 from planner.models.expert_shape import ExpertsSpec
 from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.model_spec import ModelSpec
+from planner.models.towers import AudioTowerSpec, TowersSpec, VisionTowerSpec
 
 EVERY = 6
 """One layer in so many sees everything, where the file has no list."""
@@ -136,6 +139,93 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
     return keys
 
 
+def _gemma4(config: Config) -> ModelSpec:
+    """Return the shape of the wrapper, which transformers builds with all that its file states."""
+    tied = config.flag("tie_word_embeddings", default=True)
+    spec = _gemma4_text(config.part("text_config"))
+    vision, audio = (config.content.get(f"{name}_config") for name in ("vision", "audio"))
+    if vision is None and audio is None:
+        return structs.replace(spec, model_type="gemma4", tied_embeddings=tied)
+    return structs.replace(
+        spec,
+        model_type="gemma4",
+        tied_embeddings=tied,
+        beside=TowersSpec(
+            vision=None if vision is None else _vision(config.part("vision_config")),
+            audio=None if audio is None else _audio(config.part("audio_config")),
+        ),
+    )
+
+
+def _vision(config: Config) -> VisionTowerSpec:
+    return VisionTowerSpec(
+        num_layers=config.integer("num_hidden_layers", 16),
+        hidden_size=config.integer("hidden_size", 768),
+        intermediate_size=config.integer("intermediate_size", 3072),
+        num_attention_heads=config.integer("num_attention_heads", 12),
+        num_key_value_heads=config.integer("num_key_value_heads", 12),
+        head_dim=config.integer("head_dim", 64),
+        patch_size=config.integer("patch_size", 16),
+        position_rows=config.integer("position_embedding_size", 10_240),
+    )
+
+
+def _audio(config: Config) -> AudioTowerSpec:
+    key = "subsampling_conv_channels"
+    channels = config.listed(key, 2) or [128, 32]
+    if not all(isinstance(each, int) and each > 3 for each in channels):
+        raise config.error(Phrase("{key}: {value!r} are no channels", key=key, value=channels))
+    return AudioTowerSpec(
+        num_layers=config.integer("num_hidden_layers", 12),
+        hidden_size=config.integer("hidden_size", 1024),
+        num_attention_heads=config.integer("num_attention_heads", 8),
+        kernel_size=config.integer("conv_kernel_size", 5),
+        channels=(channels[0], channels[1]),
+        output_size=config.integer("output_proj_dims", 1536),
+    )
+
+
+def _wrapper_keys(spec: ModelSpec) -> dict[str, Any]:
+    beside = spec.beside or TowersSpec()
+    vision, audio = beside.vision, beside.audio
+    return {
+        "vision_config": None if vision is None else _vision_keys(vision),
+        "audio_config": None if audio is None else _audio_keys(audio),
+    }
+
+
+def _vision_keys(tower: VisionTowerSpec) -> dict[str, Any]:
+    return {
+        "model_type": "gemma4_vision",
+        "num_hidden_layers": tower.num_layers,
+        "hidden_size": tower.hidden_size,
+        "intermediate_size": tower.intermediate_size,
+        "num_attention_heads": tower.num_attention_heads,
+        "num_key_value_heads": tower.num_key_value_heads,
+        "head_dim": tower.head_dim,
+        "patch_size": tower.patch_size,
+        "position_embedding_size": tower.position_rows,
+    }
+
+
+def _audio_keys(tower: AudioTowerSpec) -> dict[str, Any]:
+    return {
+        "model_type": "gemma4_audio",
+        "num_hidden_layers": tower.num_layers,
+        "hidden_size": tower.hidden_size,
+        "num_attention_heads": tower.num_attention_heads,
+        "conv_kernel_size": tower.kernel_size,
+        "subsampling_conv_channels": list(tower.channels),
+        "output_proj_dims": tower.output_size,
+    }
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "gemma4": Architecture(
+        native_class="Gemma4ForConditionalGeneration",
+        read=_gemma4,
+        written=_wrapper_keys,
+        wraps="gemma4_text",
+    ),
     "gemma4_text": Architecture(native_class="Gemma4ForCausalLM", read=_gemma4_text, written=_keys),
 }

@@ -52,6 +52,19 @@ GEMMA_4 = {
     },
     "audio_config": None,
 }
+GEMMA_3 = {
+    "model_type": "gemma3",
+    "text_config": DECODER | {"model_type": "gemma3_text"},
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 28,
+    },
+    "mm_tokens_per_image": 4,
+}
 QWEN_3_5 = {
     "model_type": "qwen3_5",
     "text_config": DECODER
