@@ -19,7 +19,7 @@ from planner.models.linear import Linear
 from planner.models.recurrent_shape import Recurrence
 from planner.tape import operators as ops
 from planner.tape.tape import Tape
-from planner.tape.tensors import Parameter, Tensor
+from planner.tape.tensors import Parameter, Storage, Tensor
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import TRANSPOSED
 from planner.workload.workload import Batch, Workload
@@ -32,7 +32,16 @@ class Layer(NamedTuple):
     kind: LayerKind
 
 
-SharedKeys = dict[int | None, tuple[Tensor, Tensor]]
+class KeysAndValues(NamedTuple):
+    """Keys and values that several layers attend to."""
+
+    keys: Tensor
+    values: Tensor
+    graph: list[Storage]
+    """What their graph holds of a layer that was run again."""
+
+
+SharedKeys = dict[int | None, KeysAndValues]
 """Keys and values that several layers attend to, by the window of these layers."""
 
 

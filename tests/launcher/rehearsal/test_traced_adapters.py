@@ -79,6 +79,12 @@ FALCON_H1 = DECODER | {
     "mamba_n_groups": 1,
     "mamba_d_state": 16,
 }
+EXPERTS_ALONE = DECODER | {
+    "model_type": "cohere2_moe",
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 GPT = {
     "model_type": "openai-gpt",
     "n_embd": 64,
@@ -95,6 +101,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "text-of-a-wrapper": QWEN_3_5,
     "mamba": FALCON_H1,
     "conv1d": GPT,
+    "experts-alone": EXPERTS_ALONE,
 }
 
 
