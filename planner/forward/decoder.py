@@ -344,9 +344,9 @@ class Decoder:
 
     def masked(self, kind: LayerKind) -> bool:
         """Return whether attention takes a mask: samples are padded, or the window is exceeded.
-        FalconModel.forward always makes one, as an indexer does."""
+        FalconModel.forward always makes one, as an indexer does, and Gemma4UnifiedModel.forward."""
         window, latent = kind.sliding_window, self.workload.model.latent
-        if self.workload.model.model_type == "falcon":
+        if self.workload.model.model_type in ("falcon", "gemma4_unified"):
             return True
         if latent is not None and latent.indexer is not None:
             return True

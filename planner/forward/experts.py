@@ -33,7 +33,7 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
         return dense_mixture(decoder, layer, x, experts)
     if experts.router == "sparse-mixer":
         return _sparse(decoder, layer, x, experts)
-    if experts.shared_gate or experts.shared_first:
+    if experts.shared_intermediate_size and (experts.shared_gate or experts.shared_first):
         return _after_shared(decoder, layer, x, experts)
     _logits, scores, chosen = router(decoder, layer, x, experts)
     routed = _routed(decoder, layer, x, scores, chosen, experts)

@@ -132,6 +132,8 @@ def _placeholders(decoder: Decoder, x: Tensor) -> list[Tensor]:
     tape, tokens = decoder.tape, decoder.batch.tokens
     held = [tape.new(tokens, 1, "tokens of images and of sound") for _ in range(4)]
     held.append(tape.new(tokens, ops.INT64, "token ids of text"))
+    if decoder.workload.model.model_type == "gemma4_unified":
+        held.append(tape.new(tokens, ops.INT64, "places of images"))
     if decoder.workload.model.per_layer_inputs is not None:
         held.append(tape.new(x.elements, x.width, "embeddings of text"))
     return held

@@ -27,6 +27,7 @@ NAMES: Mapping[str, ModuleNames] = {
     "bloom": ModuleNames(layers="transformer.h", matrices=_FUSED),
     "falcon": ModuleNames(layers="transformer.h", matrices=_FUSED),
     "gemma4": ModuleNames(layers="model.language_model.layers"),
+    "gemma4_unified": ModuleNames(layers="model.language_model.layers"),
     "gpt2": ModuleNames(
         layers="transformer.h",
         matrices={

@@ -1,8 +1,11 @@
 """Models of images and of sound that stand beside a text model: what they hold in memory.
 
 No text passes them, so that they need no forward pass: a run keeps them as they are.
-read: transformers/models/gemma4/modeling_gemma4.py at 5.23.
+read: transformers/models/gemma4/modeling_gemma4.py and gemma4_unified/modeling_gemma4_unified.py at
+5.23.
 """
+
+from typing import ClassVar
 
 from planner.base.strict_yaml import PositiveInt, Spec
 from planner.models.linear import Linear
@@ -83,23 +86,71 @@ class AudioTowerSpec(Spec):
         return (*before, *layer * self.num_layers)
 
 
+class PatchesSpec(Spec):
+    """What projects patches of images without a model of them (Gemma 4 12B)."""
+
+    patch_size: PositiveInt
+    """Side of a patch, in pixels."""
+    hidden_size: PositiveInt
+    position_rows: PositiveInt
+    output_size: PositiveInt
+
+    def matrices(self, text_size: int) -> tuple[Linear, ...]:
+        """Return every matrix, the one into the text's hidden size last."""
+        return (
+            Linear("patch_dense", self._patch_elements, self.hidden_size, bias=True),
+            Linear(PROJECTION, self.output_size, text_size),
+        )
+
+    @property
+    def own_shapes(self) -> tuple[Shape, ...]:
+        """The shapes of the parameters that belong to no matrix: positions and norms."""
+        h = self.hidden_size
+        return ((self.position_rows, 2, h), *((self._patch_elements,),) * 2, *((h,),) * 4)
+
+    @property
+    def _patch_elements(self) -> int:
+        return 3 * self.patch_size**2
+
+
+class FramesSpec(Spec):
+    """What projects frames of sound without a model of them (Gemma 4 12B)."""
+
+    frame_size: PositiveInt
+
+    own_shapes: ClassVar[tuple[Shape, ...]] = ()
+
+    def matrices(self, text_size: int) -> tuple[Linear, ...]:
+        """Return the matrix into the text's hidden size."""
+        return (Linear(PROJECTION, self.frame_size, text_size),)
+
+
+Tower = VisionTowerSpec | AudioTowerSpec | PatchesSpec | FramesSpec
+
+
 class TowersSpec(Spec):
-    """What stands beside a text model: one of the two at least."""
+    """What stands beside a text model: one of these at least."""
 
     vision: VisionTowerSpec | None = None
     audio: AudioTowerSpec | None = None
+    patches: PatchesSpec | None = None
+    frames: FramesSpec | None = None
 
     @property
-    def all(self) -> dict[str, VisionTowerSpec | AudioTowerSpec]:
-        """Those that there are, by what they are models of, in the model's order."""
-        found = {"vision": self.vision, "audio": self.audio}
-        return {name: tower for name, tower in found.items() if tower is not None}
+    def all(self) -> dict[str, Tower]:
+        """Those that there are, by the module that leads to the text, in the model's order."""
+        found = (
+            ("vision", self.vision or self.patches),
+            ("audio", self.audio or self.frames),
+        )
+        return {name: tower for name, tower in found if tower is not None}
 
     @property
     def module_names(self) -> tuple[str, ...]:
         """Names of the modules that hold parameters: the models, and what leads to the text."""
+        own = {"vision": self.vision, "audio": self.audio}
         return (
-            *(f"model.{name}_tower" for name in self.all),
+            *(f"model.{name}_tower" for name, tower in own.items() if tower is not None),
             *(f"model.embed_{name}" for name in self.all),
         )
 

@@ -15,7 +15,13 @@ from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, Shar
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
 from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
-from planner.models.towers import AudioTowerSpec, TowersSpec, VisionTowerSpec
+from planner.models.towers import (
+    AudioTowerSpec,
+    FramesSpec,
+    PatchesSpec,
+    TowersSpec,
+    VisionTowerSpec,
+)
 from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
@@ -405,6 +411,14 @@ GEMMA4_WRAPPER = GEMMA4_SMALL | {
         ),
     ),
 }
+GEMMA4_UNIFIED = GEMMA4 | {"model_type": "gemma4_unified_text"}
+GEMMA4_UNIFIED_WRAPPER = GEMMA4 | {
+    "model_type": "gemma4_unified",
+    "beside": TowersSpec(
+        patches=PatchesSpec(patch_size=6, hidden_size=32, position_rows=8, output_size=32),
+        frames=FramesSpec(frame_size=20),
+    ),
+}
 PHIMOE: dict[str, Any] = {
     "model_type": "phimoe",
     "norm": "layer",
@@ -665,6 +679,8 @@ SHAPES = {
     "gemma4-moe": structs.replace(LLAMA, **GEMMA4_MOE),
     "gemma4-small": structs.replace(LLAMA, **GEMMA4_SMALL),
     "gemma4-wrapper": structs.replace(LLAMA, **GEMMA4_WRAPPER),
+    "gemma4-unified": structs.replace(LLAMA, **GEMMA4_UNIFIED),
+    "gemma4-unified-wrapper": structs.replace(LLAMA, **GEMMA4_UNIFIED_WRAPPER),
     "phimoe": structs.replace(LLAMA, **PHIMOE),
     "qwen2-windows": structs.replace(LLAMA, **(QWEN2 | WINDOWED)),
     "qwen3-windows": structs.replace(LLAMA, **(QWEN3 | WINDOWED)),

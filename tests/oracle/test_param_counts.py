@@ -191,6 +191,7 @@ def test_every_architecture_has_a_small_model() -> None:
 STATED: dict[str, dict[str, Any]] = {
     "deepseek_v2": {"num_experts_per_tok": 6},
     "gemma4": {"vision_config": {}, "audio_config": {}},
+    "gemma4_unified": {"vision_config": {}, "audio_config": {}},
 }
 """What a file must state for its class to make a model, or all that it may hold."""
 
