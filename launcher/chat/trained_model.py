@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from launcher.data.stop_tokens import stop_token_ids
-from launcher.training.model_building import DTYPES, load_base
+from launcher.training.model_building import DTYPES, attention_of, load_base
 from planner.plan.schema import Plan
 
 
@@ -27,7 +27,7 @@ def load(plan: Plan, folder: Path) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=DTYPES[plan.precision.compute],
-            attn_implementation=plan.attention,
+            attn_implementation=attention_of(plan),
             use_safetensors=True,
             trust_remote_code=False,
         )

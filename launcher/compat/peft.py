@@ -46,15 +46,16 @@ def mark_packed(model: Any, *, in_4bit: bool, in_8bit: bool) -> None:
 
 
 def unadaptable_names(model: Any, names: Iterable[str]) -> list[str]:
-    """Return the names of matrices that peft takes for a model's fused experts and router, and
-    those that it refuses to adapt, in the order given.
+    """Return the names that peft takes for a model's fused experts and router, whether a matrix has
+    them or not, since ``all-linear`` means them too; then those of ``names`` that it refuses.
 
     read: peft/utils/transformers_weight_conversion.py, _convert_peft_config_moe, and
     peft/tuners/tuners_utils.py, _check_lora_target_modules_mamba.
     """
     pattern = _MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type)
     renamed = _MOE_TARGET_MODULE_MAPPING.get(pattern or "", {})
-    return [name for name in names if name in renamed or _is_refused(model, name)]
+    refused = (name for name in names if name not in renamed and _is_refused(model, name))
+    return [*renamed, *refused]
 
 
 def _is_refused(model: Any, name: str) -> bool:

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from launcher.data.chat_template import use_plain_template_if_none
-from launcher.training.model_building import load_base
+from launcher.training.model_building import attention_of, load_base
 from planner.plan.schema import Plan
 
 PROMPTS = (
@@ -47,7 +47,7 @@ def compare(plan: Plan, *, base: Path, adapter: Path, merged: Path) -> Agreement
     before = logits(PeftModel.from_pretrained(load_base(plan, base, device), adapter), prompts)
     gc.collect()
     model = AutoModelForCausalLM.from_pretrained(
-        merged, dtype="auto", attn_implementation=plan.attention, use_safetensors=True
+        merged, dtype="auto", attn_implementation=attention_of(plan), use_safetensors=True
     )
     return agreement(before, logits(model.to(device), prompts))
 

@@ -14,6 +14,7 @@ from launcher.compat.torch import own_tensors
 from launcher.compat.transformers import in_order_of_loading, quantized_linears
 from launcher.storage.hub_names import names_a_folder
 from launcher.training.model_building import (
+    attention_of,
     base_dtype,
     cast_trainable,
     pin_experts,
@@ -130,7 +131,7 @@ def build_rehearsal_model(
         base = AutoModelForCausalLM.from_config(
             config,
             dtype=base_dtype(plan),
-            attn_implementation=plan.attention,
+            attn_implementation=attention_of(plan),
             trust_remote_code=False,
         )
         base.config.use_cache = False

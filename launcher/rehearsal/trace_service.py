@@ -12,7 +12,7 @@ nothing can be built from are refused before trl, peft and the rehearsal are the
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -164,23 +164,27 @@ def _matrices(
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Return the matrices of each layer, those of the text model outside of its layers, and those
     of towers; the head is none of them."""
+    from launcher.compat.transformers import quantized_linears
     from launcher.training.text_model import is_matrix
 
     head = model.get_output_embeddings()
+    packed = {id(module) for _, module in quantized_linears(model)}
     in_layers = [
-        [_linear(*one) for one in layer.named_modules() if is_matrix(one[1])] for layer in layers
+        [_linear(name, one, packed) for name, one in layer.named_modules() if is_matrix(one)]
+        for layer in layers
     ]
     inside = {id(module) for module in layers.modules()}
     outside, in_towers = list[Any](), list[Any]()
     for name, module in model.named_modules():
         if is_matrix(module) and module is not head and id(module) not in inside:
             in_tower = any(name == tower or name.startswith(f"{tower}.") for tower in beside)
-            (in_towers if in_tower else outside).append(_linear(name, module))
+            (in_towers if in_tower else outside).append(_linear(name, module, packed))
     return in_layers, outside, in_towers
 
 
-def _linear(name: str, module: Any) -> dict[str, Any]:
-    """Return a matrix as the planner counts it; GPT's Conv1D stores it transposed."""
+def _linear(name: str, module: Any, packed: Collection[int]) -> dict[str, Any]:
+    """Return a matrix as the planner counts it; GPT's Conv1D stores it transposed. ``packed`` are
+    the modules that bitsandbytes quantizes."""
     from torch.nn import Linear
 
     sides = module.weight.shape if isinstance(module, Linear) else module.weight.shape[::-1]
@@ -189,6 +193,7 @@ def _linear(name: str, module: Any) -> dict[str, Any]:
         "in_features": sides[1],
         "out_features": sides[0],
         "bias": module.bias is not None,
+        "whole": id(module) not in packed,
     }
 
 

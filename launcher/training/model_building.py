@@ -38,6 +38,10 @@ EXPERTS_IMPLEMENTATION = "grouped_mm"
 """How routed experts are computed: all their products as one operator, so that no size depends on
 the router (planner/forward/experts.py). transformers' own default at 5.23, on any device."""
 
+TEXT_CONFIGS = ("decoder", "generator", "text_config")
+"""Names that wrappers have for the configuration of their text model; read:
+transformers/configuration_utils.py at 5.23, get_text_config."""
+
 INT8_THRESHOLD = 6.0
 """Size from which inputs keep their columns out of the int8 product (arXiv:2208.07339, section
 3.2); transformers' own default. How many there are depends on the data, so none is counted."""
@@ -74,7 +78,7 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint,
         dtype=base_dtype(plan),
-        attn_implementation=plan.attention,
+        attn_implementation=attention_of(plan),
         quantization_config=quantization_config(plan) or _undone_mxfp4(plan, checkpoint),
         device_map=_device_map(plan, device),
         use_safetensors=True,
@@ -83,6 +87,13 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     model.config.use_cache = False
     pin_experts(model)
     return model
+
+
+def attention_of(plan: Plan) -> dict[str, str]:
+    """Return transformers' setting of the plan's attention, for a model and the text model inside
+    a wrapper; models of images and of sound keep their own, as some have no other (Gemma 4's model
+    of sound)."""
+    return dict.fromkeys(("", *TEXT_CONFIGS), plan.attention)
 
 
 def pin_experts(model: Any) -> None:

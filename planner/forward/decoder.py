@@ -20,7 +20,7 @@ from planner.models.linear import Linear
 from planner.models.recurrent_shape import Recurrence
 from planner.tape import operators as ops
 from planner.tape.tape import Tape
-from planner.tape.tensors import Parameter, Tensor
+from planner.tape.tensors import Parameter, Storage, Tensor
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import TRANSPOSED
 from planner.workload.workload import Batch, Workload
@@ -33,7 +33,16 @@ class Layer(NamedTuple):
     kind: LayerKind
 
 
-SharedKeys = dict[int | None, tuple[Tensor, Tensor]]
+class KeysAndValues(NamedTuple):
+    """Keys and values that several layers attend to."""
+
+    keys: Tensor
+    values: Tensor
+    graph: list[Storage]
+    """What their graph holds of a layer that was run again."""
+
+
+SharedKeys = dict[int | None, KeysAndValues]
 """Keys and values that several layers attend to, by the window of these layers."""
 
 
@@ -335,9 +344,9 @@ class Decoder(Struct, kw_only=True, eq=False):
 
     def masked(self, kind: LayerKind) -> bool:
         """Return whether attention takes a mask: samples are padded, or the window is exceeded.
-        FalconModel.forward always makes one, as an indexer does."""
+        FalconModel.forward always makes one, as an indexer does, and Gemma4UnifiedModel.forward."""
         window, latent = kind.sliding_window, self.workload.model.latent
-        if self.workload.model.model_type == "falcon":
+        if self.workload.model.model_type in ("falcon", "gemma4_unified"):
             return True
         if latent is not None and latent.indexer is not None:
             return True

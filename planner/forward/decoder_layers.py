@@ -56,7 +56,7 @@ def decoder_layer(
     """Return the output of a layer of the model's architecture; ``gate`` is its part of the
     per-layer inputs, where the model has some."""
     model = decoder.workload.model
-    if model.model_type == "gemma4_text":
+    if model.full_heads is not None:
         assert tables is not None
         return gemma4_layer(decoder, layer, x, tables, gate)
     run = OF_THEIR_OWN.get(model.model_type, COMMON[model.residual])

@@ -15,6 +15,7 @@ from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.dense_experts import dense_mixture
 from planner.forward.feed_forward import activate, feed_forward
+from planner.forward.sparse_mixer import sparse_router
 from planner.models.expert_shape import ExpertsSpec
 from planner.tape import expert_operators as routing
 from planner.tape import operators as ops
@@ -30,7 +31,9 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
     those of Qwen2-MoE, and where no gate weighs them those of DeepSeek-V2 and V3."""
     if experts.dense:
         return dense_mixture(decoder, layer, x, experts)
-    if experts.shared_gate or experts.shared_first:
+    if experts.router == "sparse-mixer":
+        return _sparse(decoder, layer, x, experts)
+    if experts.shared_intermediate_size and (experts.shared_gate or experts.shared_first):
         return _after_shared(decoder, layer, x, experts)
     _logits, scores, chosen = router(decoder, layer, x, experts)
     routed = _routed(decoder, layer, x, scores, chosen, experts)
@@ -38,6 +41,14 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
         return routed
     shared = feed_forward(decoder, layer, x)
     return ops.add(decoder.tape, routed, shared, "routed and shared experts")
+
+
+def _sparse(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
+    """Mirror PhimoeSparseMoeBlock.forward, which multiplies its input by noise in its place."""
+    if experts.jitter:
+        x = views.multiplied_in_place(decoder.tape, x, "input of the experts by noise")
+    _logits, scores, chosen, x = sparse_router(decoder, layer, x, experts)
+    return grouped_experts(decoder, layer, x, scores, chosen, experts)
 
 
 def _routed(

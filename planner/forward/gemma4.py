@@ -1,6 +1,6 @@
 """Decoder layers of Gemma 4, as transformers 5.23 writes them, on a tape of sizes."""
 
-from planner.forward.decoder import Decoder, Layer
+from planner.forward.decoder import Decoder, KeysAndValues, Layer
 from planner.forward.experts import grouped_experts, softmax_choice
 from planner.forward.feed_forward import activate, gated_mlp
 from planner.forward.norms import norm, unweighted_norm
@@ -11,7 +11,7 @@ from planner.models.model_spec import PER_LAYER_PROJECTION
 from planner.tape import expert_operators as routing
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
-from planner.tape.tensors import Parameter, Tensor
+from planner.tape.tensors import Parameter, Storage, Tensor
 
 
 def gemma4_layer(
@@ -20,8 +20,11 @@ def gemma4_layer(
     """Mirror Gemma4TextDecoderLayer.forward, whose variables hold what its experts read and
     wrote; ``gate`` is the layer's part of the per-layer inputs."""
     place, tape, residual = layer.place, decoder.tape, x
-    x = norm(decoder, f"{place}.input_layernorm", x)
-    x, _weights = _attention(decoder, layer, x, tables)
+    graph: list[Storage] = []
+    with tape.saved_again(graph):
+        x = norm(decoder, f"{place}.input_layernorm", x)
+    x, _weights = _attention(decoder, layer, x, tables, graph)
+    del graph
     x = norm(decoder, f"{place}.post_attention_layernorm", x)
     x = ops.add(tape, residual, x, "residual after attention")
     residual = x
@@ -50,19 +53,21 @@ def gemma4_layer(
 
 
 def _attention(
-    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables
+    decoder: Decoder, layer: Layer, x: Tensor, tables: Tables, graph: list[Storage]
 ) -> tuple[Tensor, Tensor | None]:
-    """Mirror Gemma4TextAttention.forward."""
+    """Mirror Gemma4TextAttention.forward; ``graph`` is what a layer that runs again has saved
+    before, which shared keys and values keep."""
     tape, size = decoder.tape, decoder.workload.model.heads(layer.kind).head_dim
     q = decoder.linear(layer, "q_proj", x)
     q = norm(decoder, f"{layer.place}.q_norm", q, size)
     q = turned(tape, q, tables)
     if layer.kind.sharing == "reads":
-        k, v = decoder.shared_keys[layer.kind.sliding_window]
+        k, v, _ = decoder.shared_keys[layer.kind.sliding_window]
     else:
-        k, v = decoder.cached(*_keys_and_values(decoder, layer, x, tables))
+        with tape.saved_again(graph):
+            k, v = decoder.cached(*_keys_and_values(decoder, layer, x, tables))
     if layer.kind.sharing == "stores":
-        decoder.shared_keys[layer.kind.sliding_window] = k, v
+        decoder.shared_keys[layer.kind.sliding_window] = KeysAndValues(k, v, graph)
     attended, weights = attend(decoder, layer, q, k, v)
     return decoder.linear(layer, "o_proj", attended), weights
 
@@ -99,21 +104,39 @@ def _router(
     return probabilities, scores, chosen
 
 
-def per_layer_inputs(decoder: Decoder, x: Tensor) -> Tensor | None:
+def per_layer_inputs(decoder: Decoder, x: Tensor, held: list[Tensor]) -> Tensor | None:
     """Mirror Gemma4TextModel.get_per_layer_inputs and project_per_layer_inputs: vectors from a
-    table and from the embedding; None for a model without them."""
+    table and from the embedding; None for a model without them. Gemma4Model.forward, which has
+    models of images and of sound beside the text model, holds ``held`` to its end."""
     model, tape = decoder.workload.model, decoder.tape
     inputs = model.per_layer_inputs
+    if model.beside is not None:
+        held += _placeholders(decoder, x)
     if inputs is None:
         return None
     width = model.num_layers * inputs.size
     table = decoder.parameter("embed_tokens_per_layer", inputs.vocab_size * width)
     looked_up = _looked_up(decoder, table, width)
+    if model.beside is not None:
+        held.append(looked_up)
     projected = decoder.outside_linear(PER_LAYER_PROJECTION, x)
     projected = ops.unary(tape, projected, "per-layer projection, scaled")
     projected = norm(decoder, "per_layer_projection_norm", projected, inputs.size)
     total = ops.add(tape, projected, looked_up, "per-layer inputs")
     return ops.unary(tape, total, "per-layer inputs, scaled")
+
+
+def _placeholders(decoder: Decoder, x: Tensor) -> list[Tensor]:
+    """Return which tokens stand for images, videos, sounds and any of them, the token ids without
+    those, and their embeddings where layers have inputs of their own."""
+    tape, tokens = decoder.tape, decoder.batch.tokens
+    held = [tape.new(tokens, 1, "tokens of images and of sound") for _ in range(4)]
+    held.append(tape.new(tokens, ops.INT64, "token ids of text"))
+    if decoder.workload.model.model_type == "gemma4_unified":
+        held.append(tape.new(tokens, ops.INT64, "places of images"))
+    if decoder.workload.model.per_layer_inputs is not None:
+        held.append(tape.new(x.elements, x.width, "embeddings of text"))
+    return held
 
 
 def _looked_up(decoder: Decoder, table: Parameter, width: int) -> Tensor:

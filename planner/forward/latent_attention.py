@@ -11,6 +11,10 @@ from planner.tape import view_operators as views
 from planner.tape.attention_kernels import HeadShape, eager_attention, fused_attention
 from planner.tape.tensors import Tensor
 
+HANDS_ON_CHOSEN = ("glm_moe_dsa",)
+"""Architectures whose layers hand the keys that they have chosen to the next layer, as an argument
+that checkpointing holds; read: transformers/models/glm_moe_dsa/modeling_glm_moe_dsa.py at 5.23."""
+
 
 def latent_attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables, latent: LatentAttentionSpec
@@ -35,6 +39,8 @@ def latent_attention(
     if latent.indexer is not None:
         chosen = chosen_keys(decoder, layer, x, latent_q, tables, latent)
         _mask = mask_of_chosen(decoder, chosen)
+        if decoder.workload.model.model_type in HANDS_ON_CHOSEN and not decoder.tape.recomputes:
+            decoder.left_over = chosen
     attended, weights = _attend(decoder, layer, query, key, value, latent)
     return decoder.linear(layer, "o_proj", attended), weights
 

@@ -8,6 +8,7 @@ from planner.forward.decoder import Decoder, Layer, SharedKeys
 from planner.forward.decoder_layers import decoder_layer
 from planner.forward.embeddings import embedded
 from planner.forward.gemma4 import part_of_a_layer, per_layer_inputs
+from planner.forward.latent_attention import HANDS_ON_CHOSEN
 from planner.forward.loss import cross_entropy, fused_loss
 from planner.forward.norms import norm
 from planner.forward.rotary import Tables
@@ -163,8 +164,8 @@ class ModelPass:
         """Mirror LlamaModel.forward, whose variables hold the embeddings and the mask to
         the end."""
         tape, batch = self.tape, self._batch
-        x, _held = embedded(self._decoder, table, needs_gradient=self._leaf_inputs)
-        self._decoder.per_layer_inputs = per_layer_inputs(self._decoder, x)
+        x, held = embedded(self._decoder, table, needs_gradient=self._leaf_inputs)
+        self._decoder.per_layer_inputs = per_layer_inputs(self._decoder, x, held)
         position_ids = tape.new(batch.sequence_length, INT64, "position ids")
         masks = self._masks(table.width)
         windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}
@@ -178,7 +179,9 @@ class ModelPass:
             layer = Layer(f"layers.{number}", kind)
             gate = part_of_a_layer(self._decoder)
             if recomputed:
-                x = self._checkpointed(layer, x, tables[kind], gate, shared, keys)
+                arguments = [*shared, *self._handed_on()]
+                x = self._checkpointed(layer, x, tables[kind], gate, arguments, keys)
+                del arguments
             else:
                 with self._decoder.sharing(keys):
                     x = decoder_layer(self._decoder, layer, x, tables[kind], gate)
@@ -187,6 +190,12 @@ class ModelPass:
         self._decoder.per_layer_inputs = None
         self._decoder.left_over = None
         return x
+
+    def _handed_on(self) -> list[Tensor]:
+        """Return what the layer before hands to the next one beside its output."""
+        chosen = self._decoder.left_over
+        hands_on = self._workload.model.model_type in HANDS_ON_CHOSEN
+        return [chosen] if hands_on and chosen is not None else []
 
     def _masks(self, width: int) -> dict[int | None, Tensor]:
         """Return one mask for each window; eager attention adds it to the scores, so that it always

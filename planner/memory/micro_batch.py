@@ -179,31 +179,41 @@ def tape_pass(
     reduce_bucket_size: int,
 ) -> MicroBatch:
     """Return :func:`micro_batch` for a model with a forward pass in planner/forward."""
-    first, *others = zip(
-        passed_layers(workload.model, checkpointing), _behind_trained(workload), strict=True
-    )
+    first, *others = _placed(workload, checkpointing)
     kinds = tuple(dict.fromkeys(others))
     passed = stretches_of(
         workload,
         batch,
         numerics,
-        layers=tuple(layer for layer, _ in (first, *kinds)),
+        layers=tuple(each.layer for each in (first, *kinds)),
         sink=sink,
         reduce_bucket_size=reduce_bucket_size,
     )
     return _laid_out(passed, [0, *(1 + kinds.index(kind) for kind in others)])
 
 
-def _behind_trained(workload: Workload) -> list[bool]:
-    """Return by layer whether one before it, or the table, trains: of what only frozen weights
-    made, nothing is kept for a gradient."""
+class _Placed(NamedTuple):
+    """A layer, and what of the layers before it makes its bytes others."""
+
+    layer: PassedLayer
+    behind_trained: bool
+    """Whether one before it, or the table, trains: of what only frozen weights made, nothing is
+    kept for a gradient."""
+    behind_experts: bool
+    """Whether one before it has experts, whose output may be wider than the embeddings, and then
+    the residual stream, too."""
+
+
+def _placed(workload: Workload, checkpointing: int) -> list[_Placed]:
+    """Return all layers in order; those that are equal take the same bytes, but for the first."""
     model = workload.model
     trains = {kind: bool(workload.adapted(kind)) for kind in model.kinds}
-    found, behind = workload.method == "full", list[bool]()
-    for kind in model.layers:
-        behind.append(found)
-        found = found or trains[kind] or bool(workload.adapted_outside)
-    return behind
+    trained, routed, found = workload.method == "full", False, list[_Placed]()
+    for layer in passed_layers(model, checkpointing):
+        found.append(_Placed(layer, trained, routed))
+        trained = trained or trains[layer.kind] or bool(workload.adapted_outside)
+        routed = routed or layer.kind.routed
+    return found
 
 
 class _Passed(NamedTuple):
@@ -319,13 +329,13 @@ def tape_forward(
     workload: Workload, batch: Batch, numerics: Numerics, *, generates: bool
 ) -> ForwardAlone:
     """Return :func:`forward_alone` for a model with a forward pass in planner/forward."""
-    first, *others = passed_layers(workload.model, 0)
+    first, *others = _placed(workload, 0)
     kinds = list(dict.fromkeys(others))
     run = ModelPass(
         workload,
         batch,
         numerics,
-        layers=[first, *kinds],
+        layers=[each.layer for each in (first, *kinds)],
         sink="keep",
         trains=False,
         generates=generates,

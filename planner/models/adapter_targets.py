@@ -40,9 +40,9 @@ peft/tuners/tuners_utils.py at 0.21.2, _check_lora_target_modules_mamba."""
 REFUSED = ("out_proj",)
 INDEXER = ("wq_b", "wk", "weights_proj")
 """Matrices of an indexer, which no gradient passes (planner/forward/indexer.py)."""
-ROUTERS: Mapping[str, tuple[str, ...]] = {"llama4_text": ("router",)}
-"""Names of routers that are an ``nn.Linear`` which returns two tensors, so that no adapter can be
-on it, by architecture."""
+ROUTERS: Mapping[str, tuple[str, ...]] = {"llama4_text": ("router",), "phimoe": ("router",)}
+"""Names of routers that are an ``nn.Linear`` which returns several tensors, so that no adapter can
+be on it, by architecture."""
 
 
 def lora_targets(model: ModelSpec, targets: Targets) -> Targets:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from planner.base.errors import NoFormulasError, reason_of
 from planner.base.phrases import Phrase
 from planner.models.architectures import (
@@ -134,5 +136,10 @@ def config_from_spec(spec: ModelSpec) -> dict[str, Any]:
     architecture = ARCHITECTURES.get(spec.model_type)
     if architecture is None:
         return config
+    if architecture.wraps is not None:
+        text = config_from_spec(structs.replace(spec, model_type=architecture.wraps, beside=None))
+        text["pad_token_id"] = 0  # which the wrapper puts in the place of images
+        outside = {key: config[key] for key in ("model_type", "tie_word_embeddings")}
+        return outside | {"text_config": text} | architecture.written(spec)
     shared = {key: value for key, value in config.items() if key not in architecture.derived}
     return shared | architecture.written(spec)

@@ -17,6 +17,7 @@ Router = Literal[
     "chosen-sigmoid",
     "chosen-softmax",
     "chosen-softmax-fp32",
+    "sparse-mixer",
 ]
 """How tokens are given to experts, and with which weights (read: the router of each modeling_*.py
 in transformers 5.23). ``softmax``: over all experts; the weights of those that are chosen go back
@@ -27,7 +28,8 @@ corrected probabilities (ERNIE 4.5). ``sigmoid``: of the logits made so; experts
 corrected scores (DeepSeek-V3, GLM-4.5). ``sigmoid-fp32``: the same of logits cast to fp32, without
 groups (MiniMax-M2). ``sigmoid-16-bit``: the same of logits as they are (LFM2). ``chosen-sigmoid``:
 of the chosen logits, in fp32 (Llama 4). ``chosen-softmax``: over the chosen alone (gpt-oss).
-``chosen-softmax-fp32``: the same in fp32, then in the input's dtype (Granite)."""
+``chosen-softmax-fp32``: the same in fp32, then in the input's dtype (Granite). ``sparse-mixer``:
+two are drawn, one after the other (Phi-3.5-MoE)."""
 
 
 CORRECTION = "router.correction_bias"
@@ -67,6 +69,8 @@ class ExpertsSpec(Spec):
     """Whether a sigmoid weighs that MLP's output (Qwen2-MoE)."""
     shared_first: bool = False
     """Whether that MLP runs before the routed experts (HunYuan)."""
+    jitter: bool = False
+    """Whether the input is multiplied by noise, and by more before the router (Phi-3.5-MoE)."""
     dense: bool = False
     """Whether every expert is given every token, scaled by the router (Llama 4)."""
     beside: bool = False

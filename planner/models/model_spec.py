@@ -5,6 +5,7 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 """
 
 from collections.abc import Mapping
+from math import prod
 from typing import Literal, NamedTuple
 
 from planner.base.bounded_cache import bounded_cache
@@ -22,6 +23,7 @@ from planner.models.recurrent_shape import (
     Recurrence,
     ShortConvolutionSpec,
 )
+from planner.models.towers import TowersSpec
 from planner.plan.vocabulary import Loss
 
 Mlp = Literal["swiglu", "fused-swiglu", "plain"]
@@ -199,6 +201,9 @@ class ModelSpec(Spec):
     per_layer_inputs: PerLayerInputsSpec | None = None
     """Vectors that each layer's output is gated by (Gemma 4); None without."""
 
+    beside: TowersSpec | None = None
+    """Models of images and of sound that are in memory beside the text model (Gemma 4); None
+    without."""
     left_out: tuple[str, ...] = ()
     """Parts of the configuration that are not built, as the class is the text model alone."""
 
@@ -362,9 +367,20 @@ class ModelSpec(Spec):
 
     @property
     def tower_linears(self) -> tuple[Linear, ...]:
-        """Matrices of models of images or sound beside the text model, which get no adapter: none
-        but in a traced model."""
-        return ()
+        """Matrices of models of images or sound beside the text model, which get no adapter. The
+        last one ends the list of parameters where the head is tied, and is left as it is.
+
+        read: transformers/quantizers/base.py at 5.23, get_keys_to_not_convert.
+        """
+        if self.beside is None:
+            return ()
+        *others, last = self.beside.matrices(self.hidden_size)
+        return (*others, last._replace(whole=self.tied_embeddings))
+
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """Names of the modules that hold those models."""
+        return () if self.beside is None else self.beside.module_names
 
     @property
     def adaptable_linears(self) -> list[tuple[Linear, int]]:
@@ -495,7 +511,15 @@ class ModelSpec(Spec):
         norms = (2 if self.embedding_norm else 1) * self.norm_params
         embeddings = self.embedding_params + self.position_params + self.per_layer_params
         outside = sum(linear.num_params for linear in self.outside_linears)
-        return layers + norms + embeddings + outside + self.head_params
+        return layers + norms + embeddings + outside + self.head_params + self._tower_params
+
+    @property
+    def _tower_params(self) -> int:
+        """Parameters of the models beside the text model."""
+        if self.beside is None:
+            return 0
+        matrices = sum(linear.num_params for linear in self.tower_linears)
+        return matrices + sum(prod(shape) for shape in self.beside.own_shapes)
 
     @property
     def unquantized_params(self) -> int:

@@ -26,6 +26,8 @@ _LFM2 = {"o_proj": "out_proj", "gate_proj": "w1", "up_proj": "w3", "down_proj": 
 NAMES: Mapping[str, ModuleNames] = {
     "bloom": ModuleNames(layers="transformer.h", matrices=_FUSED),
     "falcon": ModuleNames(layers="transformer.h", matrices=_FUSED),
+    "gemma4": ModuleNames(layers="model.language_model.layers"),
+    "gemma4_unified": ModuleNames(layers="model.language_model.layers"),
     "gpt2": ModuleNames(
         layers="transformer.h",
         matrices={

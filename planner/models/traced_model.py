@@ -51,7 +51,7 @@ class TracedSpec(ModelSpec, dict=True):
     towers: tuple[str, ...]
     """Names of the modules that hold those models."""
     unadaptable: tuple[str, ...]
-    """Names of matrices that peft refuses, or takes for fused experts."""
+    """Names that peft refuses, or takes for fused experts."""
     active_weights: int
     """Weights of matrices that one token of text is multiplied with."""
     attention: Literal["sdpa", "eager"]

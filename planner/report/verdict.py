@@ -212,7 +212,7 @@ def _wrapper_notes(model: ModelPreset) -> list[str]:
                 left_out=", ".join(spec.left_out),
             )
         )
-    if isinstance(spec, TracedSpec) and spec.towers:
+    if spec.towers:
         notes.append(
             Phrase(
                 "{towers} is in memory beside the text model and stays as it is: records are "

@@ -79,11 +79,10 @@ def active_weights(model: ModelSpec) -> int:
     """Return the weights of all layers' matrices that one token is multiplied with."""
     if isinstance(model, TracedSpec):
         return model.active_weights
+    matrices = sum(count * linear.weight_params for linear, count in model.adaptable_linears)
     if model.experts is None:
-        return model.matrix_params
-    return model.matrix_params + routed_layers(model) * model.experts.active_weights(
-        model.hidden_size
-    )
+        return matrices
+    return matrices + routed_layers(model) * model.experts.active_weights(model.hidden_size)
 
 
 def routed_layers(model: ModelSpec) -> int:

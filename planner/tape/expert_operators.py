@@ -30,8 +30,13 @@ def detached_maximum(tape: Tape, x: Tensor, groups: int) -> Tensor:
 
 def masked(tape: Tape, x: Tensor, name: str, *, mask_elements: int | None = None) -> Tensor:
     """Return ``x.masked_fill(mask, value)``; the mask is saved, which may be smaller."""
+    mask = tape.new(mask_elements or x.elements, 1, f"mask of {name}")
+    return masked_by(tape, x, mask, name)
+
+
+def masked_by(tape: Tape, x: Tensor, mask: Tensor, name: str) -> Tensor:
+    """Return ``x.masked_fill(mask, value)`` by a mask that is there."""
     elements, width = x.elements, x.width
-    mask = tape.new(mask_elements or elements, 1, f"mask of {name}")
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         return [tape.new(elements, width, f"gradient of {name}")]

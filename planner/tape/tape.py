@@ -123,6 +123,7 @@ class Tape(UncountedWork):
         """Storages that contexts hold of each graph that backward passes, until it has passed all
         of it."""
         self._cast_weights: dict[int, tuple[int, Tensor]] = {}
+        self._saved_again: list[Storage] | None = None
 
     @property
     def recomputes(self) -> bool:
@@ -169,6 +170,8 @@ class Tape(UncountedWork):
         """Give the next waiting node its tensors; where that node is gone, ``anew`` holds them for
         as long as its output exists."""
         node = region.refill(saved)
+        if self._saved_again is not None:
+            self._saved_again += storages(saved)
         if node is None:
             anew.saved = storages(saved)
         output.node = node or anew
@@ -185,6 +188,21 @@ class Tape(UncountedWork):
         if region.refilled == region.last_unpacking - 1:
             region.refill(saved)
             raise _RecomputedEnough
+
+    @contextmanager
+    def saved_again(self, found: list[Storage]) -> Iterator[None]:
+        """Collect in ``found`` what the operators inside the block save while a region runs again:
+        a tensor that outlives the region keeps it, since its graph is not the one that backward
+        goes through.
+
+        read: torch/utils/checkpoint.py at 2.13, _recomputation_hook, whose pack_hook returns what
+        it is given.
+        """
+        self._saved_again = found
+        try:
+            yield
+        finally:
+            self._saved_again = None
 
     @contextmanager
     def no_grad(self) -> Iterator[None]:

@@ -99,6 +99,31 @@ def added_in_place(tape: Tape, x: Tensor, y: Tensor) -> Tensor:
     return tape.record(Tensor(x.elements, x.width, x.storage, None), (x, y), (), backward)
 
 
+def scaled_through_a_view(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """Return ``x.reshape(...).mul_(noise)``, which changes ``x`` itself, by CopySlices: the noise
+    is saved, and the gradient is copied twice before it is multiplied."""
+    elements, width = x.elements, x.width
+    noise = tape.new(elements, width, f"noise of {name}")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        whole = tape.new(elements, width, f"gradient of {name}")
+        _inside = [tape.new(elements, width, f"gradient of {name}, copied") for _ in range(2)]
+        return [whole]
+
+    return tape.record(Tensor(elements, width, x.storage, None), (x,), (noise,), backward)
+
+
+def multiplied_in_place(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """Return ``x.mul_(noise)``: the noise is saved."""
+    elements, width = x.elements, x.width
+    noise = tape.new(elements, width, f"noise of {name}")
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}")]
+
+    return tape.record(Tensor(elements, width, x.storage, None), (x,), (noise,), backward)
+
+
 def scaled_in_place(tape: Tape, x: Tensor, name: str) -> Tensor:
     """Return ``x.mul_(number)``, whose gradient is another tensor."""
     elements, width = x.elements, x.width

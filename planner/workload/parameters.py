@@ -73,12 +73,15 @@ class Parameters(Struct, frozen=True, kw_only=True):
     layers: tuple[tuple[Sized, ...], ...]
     after: tuple[Sized, ...]
     """Parameters after the last layer: the last norm and the head."""
+    beside: tuple[Sized, ...]
+    """Parameters of models of images and of sound, which no text passes."""
 
     def __iter__(self) -> Iterator[Sized]:
         yield from self.before
         for layer in self.layers:
             yield from layer
         yield from self.after
+        yield from self.beside
 
     @property
     def optimizer_groups(self) -> tuple[tuple[Sized, ...], ...]:
@@ -103,6 +106,7 @@ def parameters(workload: Workload) -> Parameters:
             for number, kind in enumerate(model.layers)
         ),
         after=tuple(_after(workload, full)),
+        beside=tuple(_beside(workload)),
     )
 
 
@@ -126,8 +130,9 @@ def _after(workload: Workload, full: bool) -> Iterator[Sized]:
     inside = sum(count * model.layer_params(kind) for kind, count in model.kinds.items())
     known = inside + sum(each.elements for each in _before(model, full)) + model.head_params
     known += sum(matrix.num_params for matrix in outside)
+    known += sum(each.elements for each in _beside(workload))
     if workload.settings.quantization is not None:
-        known += sum(matrix.weight_params for matrix in model.tower_linears)
+        known += sum(matrix.weight_params for matrix in model.tower_linears if not matrix.whole)
     rest = model.num_params - known
     if rest == model.norm_params:
         yield from _norm("norm", model, full)
@@ -152,6 +157,17 @@ def _with_per_layer_inputs(workload: Workload, inputs: PerLayerInputsSpec) -> It
     yield Sized("per_layer_projection_norm", (inputs.size,), full, "vector")
     if not model.tied_embeddings:
         yield Sized("lm_head", _rows(model.head_params, model), full)
+
+
+def _beside(workload: Workload) -> Iterator[Sized]:
+    """Yield what models of images and of sound hold."""
+    model = workload.model
+    if model.beside is None:
+        return
+    for number, matrix in enumerate(model.tower_linears):
+        yield from _matrix(workload, matrix, f"towers.{number}.{matrix.key}", is_adapted=False)
+    for number, shape in enumerate(model.beside.own_shapes):
+        yield Sized(f"towers.own.{number}", shape, workload.method == "full", "vector")
 
 
 def _rows(elements: int, model: ModelSpec) -> tuple[int, ...]:

@@ -30,8 +30,8 @@ def layer_ledger(
     tape = Tape(sink="keep")
     decoder = Decoder(workload=workload, batch=batch, numerics=numerics, tape=tape)
     table = decoder.parameter("embed_tokens", workload.model.embedding_params)
-    x, _held = embedded(decoder, table)
-    decoder.per_layer_inputs = per_layer_inputs(decoder, x)
+    x, held = embedded(decoder, table)
+    decoder.per_layer_inputs = per_layer_inputs(decoder, x, held)
     if not first:
         x.node = Parameter(x.elements, x.width, trains=True)
     tables = decoder.rotary_tables(table.width)

@@ -7,6 +7,7 @@ import torch
 from msgspec import structs
 
 from launcher.training.model_building import cast_trainable
+from launcher.training.text_model import outside_of_text
 from planner.models.adapter_targets import lora_targets, misunderstood_targets
 from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, IndexerSpec, LatentAttentionSpec
@@ -14,6 +15,13 @@ from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, Shar
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
 from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
+from planner.models.towers import (
+    AudioTowerSpec,
+    FramesSpec,
+    PatchesSpec,
+    TowersSpec,
+    VisionTowerSpec,
+)
 from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
@@ -380,6 +388,52 @@ GEMMA4_SMALL = GEMMA4 | {
     "shared_keys": SharedKeysSpec(num_layers=4, wide_mlp=True),
     "per_layer_inputs": PerLayerInputsSpec(size=16, vocab_size=128),
 }
+GEMMA4_WRAPPER = GEMMA4_SMALL | {
+    "model_type": "gemma4",
+    "beside": TowersSpec(
+        vision=VisionTowerSpec(
+            num_layers=2,
+            hidden_size=32,
+            intermediate_size=48,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            patch_size=4,
+            position_rows=16,
+        ),
+        audio=AudioTowerSpec(
+            num_layers=1,
+            hidden_size=32,
+            num_attention_heads=4,
+            kernel_size=3,
+            channels=(8, 4),
+            output_size=24,
+        ),
+    ),
+}
+GEMMA4_UNIFIED = GEMMA4 | {"model_type": "gemma4_unified_text"}
+GEMMA4_UNIFIED_WRAPPER = GEMMA4 | {
+    "model_type": "gemma4_unified",
+    "beside": TowersSpec(
+        patches=PatchesSpec(patch_size=6, hidden_size=32, position_rows=8, output_size=32),
+        frames=FramesSpec(frame_size=20),
+    ),
+}
+PHIMOE: dict[str, Any] = {
+    "model_type": "phimoe",
+    "norm": "layer",
+    "norm_bias": True,
+    "head_bias": True,
+    "qkv_bias": True,
+    "output_bias": True,
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=160,
+        router="sparse-mixer",
+        jitter=True,
+    ),
+}
 OLMO2 = {
     "model_type": "olmo2",
     "norm": "rms-fp32",
@@ -624,6 +678,10 @@ SHAPES = {
     "gemma4": structs.replace(LLAMA, **GEMMA4),
     "gemma4-moe": structs.replace(LLAMA, **GEMMA4_MOE),
     "gemma4-small": structs.replace(LLAMA, **GEMMA4_SMALL),
+    "gemma4-wrapper": structs.replace(LLAMA, **GEMMA4_WRAPPER),
+    "gemma4-unified": structs.replace(LLAMA, **GEMMA4_UNIFIED),
+    "gemma4-unified-wrapper": structs.replace(LLAMA, **GEMMA4_UNIFIED_WRAPPER),
+    "phimoe": structs.replace(LLAMA, **PHIMOE),
     "qwen2-windows": structs.replace(LLAMA, **(QWEN2 | WINDOWED)),
     "qwen3-windows": structs.replace(LLAMA, **(QWEN3 | WINDOWED)),
     "olmo2": structs.replace(LLAMA, **OLMO2),
@@ -682,9 +740,10 @@ def build(spec: ModelSpec) -> Any:
     eager = spec.attn_logit_softcapping is not None or spec.latent is not None
     only = ONLY_ATTENTION.get(spec.model_type, "sdpa")
     kernel = "eager" if eager or spec.attention_sinks else only
-    settings = {**config_from_spec(spec), "attn_implementation": kernel}
-    config = transformers.AutoConfig.for_model(**settings)
-    return transformers.AutoModelForCausalLM.from_config(config)
+    config = transformers.AutoConfig.for_model(**config_from_spec(spec))
+    return transformers.AutoModelForCausalLM.from_config(
+        config, attn_implementation={"": kernel, "text_config": kernel}
+    )
 
 
 def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
@@ -707,6 +766,7 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
+        exclude_modules=outside_of_text(model),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
@@ -730,7 +790,7 @@ def quantize(model: Any, workload: Workload) -> None:
     names = {linear.name for linear, _ in workload.model.counted_linears}
     for parent in list(model.modules()):
         for name, old in list(parent.named_children()):
-            if name not in names:
+            if name not in names or not hasattr(old, "weight"):
                 continue
             stored_transposed = isinstance(old, Conv1D)
             weight = old.weight.T.contiguous() if stored_transposed else old.weight

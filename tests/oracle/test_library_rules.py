@@ -27,6 +27,7 @@ from transformers import (
 from transformers.models.falcon.modeling_falcon import FalconForCausalLM
 
 from launcher.compat.transformers import trainer_optimizer
+from launcher.training.text_model import towers
 from planner.memory.model_states import frozen_bytes
 from planner.models.model_presets import load_model
 from planner.plan.vocabulary import METHODS, Attention
@@ -35,6 +36,7 @@ from planner.workload.dtypes import numerics
 from planner.workload.rules import rule_book
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
+from tests.oracle.small_models import SHAPES, build
 
 SEEN = {
     "qlora-zero3",
@@ -46,6 +48,7 @@ SEEN = {
     "offloaded-other-optimizer",
     "offloaded-pure-bf16",
     "qlora-falcon",
+    "full-beside-towers",
     "bitsandbytes-cpu",
     "adafactor-zero",
     "bitsandbytes-zero",
@@ -146,12 +149,12 @@ def test_linear_layers_of_falcon_are_not_quantized() -> None:
 
     sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
     kinds = {}
-    for name, build, config in (
+    for name, made_by, config in (
         ("falcon", FalconForCausalLM, FalconConfig(vocab_size=32, **sizes)),
         ("llama", LlamaForCausalLM, LlamaConfig(vocab_size=32, intermediate_size=64, **sizes)),
     ):
         with torch.device("meta"):
-            model: torch.nn.Module = build(config)
+            model: torch.nn.Module = made_by(config)
         replace_with_bnb_linear(
             model,
             modules_to_not_convert=["lm_head"],
@@ -159,6 +162,15 @@ def test_linear_layers_of_falcon_are_not_quantized() -> None:
         )
         kinds[name] = any(type(module).__name__ == "Linear4bit" for module in model.modules())
     assert kinds == {"falcon": False, "llama": True}
+
+
+def test_a_text_alone_gives_towers_no_gradients() -> None:
+    model = build(SHAPES["gemma4-wrapper"])
+    ids = torch.ones((1, 8), dtype=torch.int64)
+    model(input_ids=ids, labels=ids).loss.backward()
+    without = {name for name, each in model.named_parameters() if each.grad is None}
+    of_towers = {name for name, _ in model.named_parameters() if name.startswith(towers(model))}
+    assert without == of_towers != set()
 
 
 def test_bitsandbytes_pages_nothing_on_the_cpu() -> None:

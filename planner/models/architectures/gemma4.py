@@ -1,7 +1,9 @@
-"""The text models of Gemma 4."""
+"""Gemma 4: its text models, and the same beside models of images and of sound."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from msgspec import structs
 
 from planner.base.phrases import Phrase
 from planner.models.architectures.gemma import GELU
@@ -12,6 +14,13 @@ from planner.models.architectures.windows import FULL, SLIDING, layer_types, win
 from planner.models.expert_shape import ExpertsSpec
 from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.model_spec import ModelSpec
+from planner.models.towers import (
+    AudioTowerSpec,
+    FramesSpec,
+    PatchesSpec,
+    TowersSpec,
+    VisionTowerSpec,
+)
 
 EVERY = 6
 """One layer in so many sees everything, where the file has no list."""
@@ -19,6 +28,18 @@ TABLE_ROWS = 262_144
 
 
 def _gemma4_text(config: Config) -> ModelSpec:
+    spec = _text(config, "gemma4_text", window=512)
+    return structs.replace(
+        spec, per_layer_inputs=_per_layer_inputs(config), experts=_experts(config)
+    )
+
+
+def _unified_text(config: Config) -> ModelSpec:
+    """Return the shape of the text model of Gemma 4 12B, which is dense."""
+    return _text(config, "gemma4_unified_text", window=1024)
+
+
+def _text(config: Config, model_type: str, *, window: int) -> ModelSpec:
     no_router_loss(config)
     config.refuse("attention_dropout", Phrase("dropout in the model is not modelled"), ordinary=0.0)
     if config.content.get("use_bidirectional_attention") == "all":
@@ -28,7 +49,7 @@ def _gemma4_text(config: Config) -> ModelSpec:
     bias, heads = config.flag("attention_bias"), config.integer("num_key_value_heads", 4)
     return decoder(
         config,
-        "gemma4_text",
+        model_type,
         key_value_heads=4,
         head_dim=256,
         tied_embeddings=True,
@@ -44,9 +65,7 @@ def _gemma4_text(config: Config) -> ModelSpec:
         final_logit_softcapping=config.number("final_logit_softcapping", None),
         full_heads=_full_heads(config, heads),
         shared_keys=_shared_keys(config),
-        per_layer_inputs=_per_layer_inputs(config),
-        experts=_experts(config),
-        **windows(_with_last_full(config), config.window(512)),
+        **windows(_with_last_full(config), config.window(window)),
     )
 
 
@@ -107,25 +126,12 @@ def _experts(config: Config) -> ExpertsSpec | None:
 
 
 def _keys(spec: ModelSpec) -> dict[str, Any]:
-    full, inputs = spec.full_heads, spec.per_layer_inputs
-    assert full is not None
-    keys = {
-        **attention_bias(spec),
-        **layer_types(spec),
-        "hidden_activation": ACTIVATION_NAMES[spec.activation],
-        "sliding_window": spec.sliding_window,
-        "final_logit_softcapping": spec.final_logit_softcapping,
-        "global_head_dim": full.head_dim,
-        "attention_k_eq_v": full.keys_are_values,
-        "hidden_size_per_layer_input": 0 if inputs is None else inputs.size,
+    inputs = spec.per_layer_inputs
+    keys = _unified_keys(spec) | {
+        "hidden_size_per_layer_input": 0 if inputs is None else inputs.size
     }
-    if full.keys_are_values:
-        keys["num_global_key_value_heads"] = full.key_value_heads
     if inputs is not None:
         keys["vocab_size_per_layer_input"] = inputs.vocab_size
-    if spec.shared_keys is not None:
-        keys["num_kv_shared_layers"] = spec.shared_keys.num_layers
-        keys["use_double_wide_mlp"] = spec.shared_keys.wide_mlp
     if spec.experts is not None:
         keys |= {
             "enable_moe_block": True,
@@ -136,6 +142,175 @@ def _keys(spec: ModelSpec) -> dict[str, Any]:
     return keys
 
 
+def _unified_keys(spec: ModelSpec) -> dict[str, Any]:
+    full = spec.full_heads
+    assert full is not None
+    keys = {
+        **attention_bias(spec),
+        **layer_types(spec),
+        "hidden_activation": ACTIVATION_NAMES[spec.activation],
+        "sliding_window": spec.sliding_window,
+        "final_logit_softcapping": spec.final_logit_softcapping,
+        "global_head_dim": full.head_dim,
+        "attention_k_eq_v": full.keys_are_values,
+    }
+    if full.keys_are_values:
+        keys["num_global_key_value_heads"] = full.key_value_heads
+    if spec.shared_keys is not None:
+        keys["num_kv_shared_layers"] = spec.shared_keys.num_layers
+        keys["use_double_wide_mlp"] = spec.shared_keys.wide_mlp
+    return keys
+
+
+def _gemma4(config: Config) -> ModelSpec:
+    """Return the shape of the wrapper, which transformers builds with all that its file states."""
+    spec = _gemma4_text(config.part("text_config"))
+    vision, audio = _part(config, "vision_config"), _part(config, "audio_config")
+    beside = TowersSpec(
+        vision=None if vision is None else _vision(vision),
+        audio=None if audio is None else _audio(audio),
+    )
+    return _wrapped(config, spec, "gemma4", beside)
+
+
+def _gemma4_unified(config: Config) -> ModelSpec:
+    """Return the shape of the wrapper of Gemma 4 12B, which always makes a mask where images are
+    seen as a whole."""
+    text = config.part("text_config")
+    if text.content.get("use_bidirectional_attention", "vision") != "vision":
+        raise text.no_formulas("use_bidirectional_attention", Phrase("such a mask"))
+    vision, audio = _part(config, "vision_config"), _part(config, "audio_config")
+    beside = TowersSpec(
+        patches=None if vision is None else _patches(vision),
+        frames=None if audio is None else _frames(audio),
+    )
+    return _wrapped(config, _unified_text(text), "gemma4_unified", beside)
+
+
+def _part(config: Config, key: str) -> Config | None:
+    """Return the keys inside ``key``; None where it is ``null`` or absent."""
+    return None if config.content.get(key) is None else config.part(key)
+
+
+def _wrapped(config: Config, spec: ModelSpec, model_type: str, beside: TowersSpec) -> ModelSpec:
+    return structs.replace(
+        spec,
+        model_type=model_type,
+        tied_embeddings=config.flag("tie_word_embeddings", default=True),
+        beside=beside if beside.all else None,
+    )
+
+
+def _frames(config: Config) -> FramesSpec:
+    return FramesSpec(frame_size=config.integer("audio_embed_dim", 640))
+
+
+def _patches(config: Config) -> PatchesSpec:
+    side = config.integer("patch_size", 16) * config.integer("pooling_kernel_size", 3)
+    return PatchesSpec(
+        patch_size=side,
+        hidden_size=config.integer("mm_embed_dim", 3840),
+        position_rows=config.integer("mm_posemb_size", 1120),
+        output_size=config.integer("output_proj_dims", 3840),
+    )
+
+
+def _vision(config: Config) -> VisionTowerSpec:
+    return VisionTowerSpec(
+        num_layers=config.integer("num_hidden_layers", 16),
+        hidden_size=config.integer("hidden_size", 768),
+        intermediate_size=config.integer("intermediate_size", 3072),
+        num_attention_heads=config.integer("num_attention_heads", 12),
+        num_key_value_heads=config.integer("num_key_value_heads", 12),
+        head_dim=config.integer("head_dim", 64),
+        patch_size=config.integer("patch_size", 16),
+        position_rows=config.integer("position_embedding_size", 10_240),
+    )
+
+
+def _audio(config: Config) -> AudioTowerSpec:
+    key = "subsampling_conv_channels"
+    channels = config.listed(key, 2) or [128, 32]
+    if not all(isinstance(each, int) and each > 3 for each in channels):
+        raise config.error(Phrase("{key}: {value!r} are no channels", key=key, value=channels))
+    return AudioTowerSpec(
+        num_layers=config.integer("num_hidden_layers", 12),
+        hidden_size=config.integer("hidden_size", 1024),
+        num_attention_heads=config.integer("num_attention_heads", 8),
+        kernel_size=config.integer("conv_kernel_size", 5),
+        channels=(channels[0], channels[1]),
+        output_size=config.integer("output_proj_dims", 1536),
+    )
+
+
+def _wrapper_keys(spec: ModelSpec) -> dict[str, Any]:
+    beside = spec.beside or TowersSpec()
+    vision, audio = beside.vision, beside.audio
+    return {
+        "vision_config": None if vision is None else _vision_keys(vision),
+        "audio_config": None if audio is None else _audio_keys(audio),
+    }
+
+
+def _unified_wrapper_keys(spec: ModelSpec) -> dict[str, Any]:
+    beside = spec.beside or TowersSpec()
+    patches, frames = beside.patches, beside.frames
+    of_patches = patches and {
+        "model_type": "gemma4_unified_vision",
+        "patch_size": patches.patch_size,
+        "pooling_kernel_size": 1,
+        "mm_embed_dim": patches.hidden_size,
+        "mm_posemb_size": patches.position_rows,
+        "output_proj_dims": patches.output_size,
+    }
+    of_frames = frames and {
+        "model_type": "gemma4_unified_audio",
+        "audio_embed_dim": frames.frame_size,
+    }
+    return {"vision_config": of_patches, "audio_config": of_frames}
+
+
+def _vision_keys(tower: VisionTowerSpec) -> dict[str, Any]:
+    return {
+        "model_type": "gemma4_vision",
+        "num_hidden_layers": tower.num_layers,
+        "hidden_size": tower.hidden_size,
+        "intermediate_size": tower.intermediate_size,
+        "num_attention_heads": tower.num_attention_heads,
+        "num_key_value_heads": tower.num_key_value_heads,
+        "head_dim": tower.head_dim,
+        "patch_size": tower.patch_size,
+        "position_embedding_size": tower.position_rows,
+    }
+
+
+def _audio_keys(tower: AudioTowerSpec) -> dict[str, Any]:
+    return {
+        "model_type": "gemma4_audio",
+        "num_hidden_layers": tower.num_layers,
+        "hidden_size": tower.hidden_size,
+        "num_attention_heads": tower.num_attention_heads,
+        "conv_kernel_size": tower.kernel_size,
+        "subsampling_conv_channels": list(tower.channels),
+        "output_proj_dims": tower.output_size,
+    }
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "gemma4": Architecture(
+        native_class="Gemma4ForConditionalGeneration",
+        read=_gemma4,
+        written=_wrapper_keys,
+        wraps="gemma4_text",
+    ),
+    "gemma4_unified": Architecture(
+        native_class="Gemma4UnifiedForConditionalGeneration",
+        read=_gemma4_unified,
+        written=_unified_wrapper_keys,
+        wraps="gemma4_unified_text",
+    ),
+    "gemma4_unified_text": Architecture(
+        native_class="Gemma4UnifiedForCausalLM", read=_unified_text, written=_unified_keys
+    ),
     "gemma4_text": Architecture(native_class="Gemma4ForCausalLM", read=_gemma4_text, written=_keys),
 }

@@ -193,3 +193,6 @@ class Architecture(NamedTuple):
     written: Callable[[ModelSpec], dict[str, Any]] = no_keys
     derived: tuple[str, ...] = ()
     """Shared keys that its configuration class derives by itself and does not accept."""
+    wraps: str | None = None
+    """The text model's type where the keys that all share are inside ``text_config``, beside what
+    ``written`` returns."""

@@ -1,11 +1,14 @@
-"""Mixtures of experts with ordinary attention: Mixtral, Qwen's, OLMoE, gpt-oss and MiniMax-M2."""
+"""Mixtures of experts with ordinary attention: Mixtral, Qwen's, OLMoE, gpt-oss, MiniMax-M2 and
+Phi-3.5-MoE."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import structs
+
 from planner.base.phrases import Phrase
 from planner.models.architectures.keys import Architecture, Config
-from planner.models.architectures.llama import attention_bias, decoder
+from planner.models.architectures.llama import attention_bias, decoder, hidden_act
 from planner.models.architectures.windows import layer_types, windows
 from planner.models.expert_shape import ExpertsSpec
 from planner.models.model_spec import ModelSpec
@@ -217,6 +220,42 @@ def _minimax_m2(config: Config) -> ModelSpec:
     )
 
 
+def _phimoe(config: Config) -> ModelSpec:
+    no_router_loss(config)
+    config.refuse("attention_dropout", Phrase("dropout in the model is not modelled"), ordinary=0.0)
+    config.refuse("num_experts_per_tok", Phrase("its router draws two experts"), ordinary=2)
+    bias = config.flag("attention_bias")
+    experts = ExpertsSpec(
+        num_experts=config.integer("num_local_experts", 16),
+        experts_per_token=2,
+        intermediate_size=config.integer("intermediate_size"),
+        router="sparse-mixer",
+        jitter=config.fraction("input_jitter_noise", 0.0) > 0,
+    )
+    spec = decoder(
+        config,
+        "phimoe",
+        key_value_heads=8,
+        qkv_bias=bias,
+        output_bias=bias,
+        norm="layer",
+        sliding_window=config.window(None),
+        experts=experts,
+    )
+    return structs.replace(spec, norm_bias=True, head_bias=config.flag("lm_head_bias"))
+
+
+def _phimoe_keys(spec: ModelSpec) -> dict[str, Any]:
+    return {
+        **attention_bias(spec),
+        **hidden_act(spec),
+        **local_experts(spec),
+        "sliding_window": spec.sliding_window,
+        "lm_head_bias": spec.head_bias,
+        "input_jitter_noise": 0.01 if experts_of(spec).jitter else 0.0,
+    }
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "gpt_oss": Architecture(native_class="GptOssForCausalLM", read=_gpt_oss, written=_gpt_oss_keys),
     "minimax_m2": Architecture(
@@ -226,6 +265,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         native_class="MixtralForCausalLM", read=_mixtral, written=_mixtral_keys
     ),
     "olmoe": Architecture(native_class="OlmoeForCausalLM", read=_olmoe, written=_olmoe_keys),
+    "phimoe": Architecture(native_class="PhimoeForCausalLM", read=_phimoe, written=_phimoe_keys),
     "qwen2_moe": Architecture(
         native_class="Qwen2MoeForCausalLM", read=_qwen2_moe, written=_qwen2_moe_keys
     ),

@@ -177,19 +177,21 @@ def test_what_is_planned_is_what_a_rehearsal_traces(tmp_path: Path) -> None:
 def test_either_loss_is_traced_and_what_cannot_be_traced_leaves_other_methods(
     tmp_path: Path,
 ) -> None:
-    from tests.launcher.rehearsal.test_traced_adapters import GEMMA_4, GEMMA_4_TEXT
+    from tests.launcher.rehearsal.test_traced_adapters import DECODER, GEMMA_3
 
     sizes = ("--global-batch-size", "2", "--micro-batch-size", "2", "--sequence-length", "64")
     on = ("--gpus", "24G", "--activation-checkpointing", *sizes)
-    tower = str(write_config(tmp_path / "tower", GEMMA_4))
+    tower = str(write_config(tmp_path / "tower", GEMMA_3))
     chosen = plan("--model", tower, *on, "--loss", "standard", "--json", cwd=tmp_path)
     assert chosen.returncode == 0, chosen.stderr
     document = json.loads(chosen.stdout)
     assert (document["plan"]["method"], document["plan"]["loss"]) == ("lora", "standard")
     refused = plan("--model", tower, *on, "--method", "full", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "model.vision_tower, model.embed_vision no gradients" in refused.stderr.splitlines()[-1]
-    wide = GEMMA_4 | {"text_config": GEMMA_4_TEXT | {"vocab_size": 3_000_000}}
+    last = refused.stderr.splitlines()[-1]
+    assert "model.vision_tower, model.multi_modal_projector no gradients" in last
+    text = DECODER | {"model_type": "gemma3_text", "vocab_size": 3_000_000}
+    wide = GEMMA_3 | {"text_config": text}
     small = str(write_config(tmp_path / "wide", wide))
     sized = ("--method", "auto", *sizes, "--activation-checkpointing", "--json")
     leaner = plan("--model", small, "--gpus", "2G", *sized, cwd=tmp_path)

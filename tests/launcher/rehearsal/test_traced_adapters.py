@@ -52,6 +52,19 @@ GEMMA_4 = {
     },
     "audio_config": None,
 }
+GEMMA_3 = {
+    "model_type": "gemma3",
+    "text_config": DECODER | {"model_type": "gemma3_text"},
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 28,
+    },
+    "mm_tokens_per_image": 4,
+}
 QWEN_3_5 = {
     "model_type": "qwen3_5",
     "text_config": DECODER
@@ -65,6 +78,12 @@ FALCON_H1 = DECODER | {
     "mamba_d_head": 16,
     "mamba_n_groups": 1,
     "mamba_d_state": 16,
+}
+EXPERTS_ALONE = DECODER | {
+    "model_type": "cohere2_moe",
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
 }
 GPT = {
     "model_type": "openai-gpt",
@@ -82,6 +101,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "text-of-a-wrapper": QWEN_3_5,
     "mamba": FALCON_H1,
     "conv1d": GPT,
+    "experts-alone": EXPERTS_ALONE,
 }
 
 

@@ -712,6 +712,19 @@ def test_heads_of_gemma_4_are_read_as_transformers_writes_them_too() -> None:
     assert "v_proj" not in names
 
 
+def test_gemma_4_in_its_wrapper_stands_beside_what_the_file_states() -> None:
+    wrapper = {"model_type": "gemma4", "text_config": GEMMA_4}
+    alone = spec_from_config(wrapper | {"vision_config": None}, PATH)
+    seeing = spec_from_config(wrapper | {"vision_config": {}}, PATH)
+    assert alone.towers == ()
+    assert alone.num_params == spec_from_config(GEMMA_4, PATH).num_params
+    assert seeing.towers == ("model.vision_tower", "model.embed_vision")
+    assert seeing.num_params - alone.num_params == 167_364_608 + 768 * 1536
+    heard = {"audio_config": {"subsampling_conv_channels": [1, 8]}}
+    with pytest.raises(InvalidFileError, match="are no channels"):
+        spec_from_config(wrapper | heard, PATH)
+
+
 @pytest.mark.parametrize("topk", [8, [8] * 8])
 def test_hunyuan_has_numbers_once_for_all_layers_or_for_each(topk: object) -> None:
     keys = {"model_type": "hunyuan_v1_moe", "num_experts": 64, "moe_topk": topk}

@@ -98,20 +98,8 @@ def test_formulas_of_optimizers(name: str, stage: ZeroStage | None) -> None:
     assert managed is None or evaluate(managed.text) == expected
 
 
-LAID_OUT_LARGER = "nemotron-3-nano-30b-a3b"
-"""A model whose QLoRA, with every second layer recomputed, is predicted 121 MB (1 %) above a pass
-through all its layers: one layer of each kind stands for layers that have other neighbours."""
-
-
-KNOWN = pytest.mark.xfail(strict=True, reason="laid out larger than passed")
-GOLDEN = [
-    pytest.param(number, model, marks=[KNOWN] if model == LAID_OUT_LARGER else [])
-    for number, model in enumerate(shapes())
-]
-
-
 @pytest.mark.long
-@pytest.mark.parametrize(("number", "model"), GOLDEN)
+@pytest.mark.parametrize(("number", "model"), enumerate(shapes()))
 def test_formulas_of_the_golden_requests(number: int, model: str) -> None:
     """One of each model's requests, another for each; all of them would take minutes."""
     requests = list(product(MACHINES, METHODS))
