@@ -9,9 +9,13 @@ import pytest
 
 pytest.importorskip("torch")
 
+from benchmarks.accuracy.__main__ import PUBLISHED
+from benchmarks.rows import read_rows as read_published
 from benchmarks.simulated import edge
 from benchmarks.simulated.__main__ import RESULTS, Row, planned, predictions, read_rows
 from benchmarks.simulated.points import Point, points
+from benchmarks.simulated.published import __main__ as published
+from benchmarks.simulated.published.replay import Replay, replays
 from benchmarks.simulated.summary import MARKS, PAGE, error_of, markdown
 from planner.plan.schema import Plan
 
@@ -115,3 +119,26 @@ def test_the_documented_table_is_of_these_rows() -> None:
     assert MARKS.with_table(page, markdown(read_rows(RESULTS))) == page, (
         "python -m benchmarks.simulated --write renews it"
     )
+
+
+def test_published_runs_are_counted_as_they_were_measured() -> None:
+    rows = read_rows(published.RESULTS)
+    assert [row["reason"] for row in rows if row["reason"]] == []
+    off = {row["row"]: published.error_of(row) for row in rows if row["reading"] != "reserved"}
+    assert {name: error for name, error in off.items() if abs(error) > WORST_ALLOCATED[True]} == {}
+
+
+def test_the_documented_replays_are_of_these_rows() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert published.MARKS.with_table(page, published.markdown(read_rows(published.RESULTS))) == (
+        page
+    ), "python -m benchmarks.simulated.published --write renews it"
+
+
+@pytest.mark.parametrize("replay", replays(), ids=lambda replay: f"{replay.source}, {replay.noted}")
+def test_a_replay_knows_what_its_rows_printed_and_how_they_were_run(replay: Replay) -> None:
+    chosen = [row for row in read_published(PUBLISHED) if replay.has(row)]
+    assert chosen
+    for row in chosen:
+        assert {"allocated", "reserved"} <= set(replay.measured(row)) <= set(replay.readings)
+        assert replay.arguments(row, Path("model"))
