@@ -28,6 +28,11 @@ from benchmarks.simulated.summary import NAMED_FROM, PAGE
 
 RESULTS = Path(__file__).parents[2] / "results" / "simulated-published.csv"
 COLUMNS = ("row", "versions", "reading", "measured_bytes", "counted_bytes", "seconds", "reason")
+READINGS = (
+    *("load", "reserved after load", "forward", "backward", "optimizer step"),
+    *("allocated", "reserved"),
+)
+"""Columns of the table, in the order of a run."""
 MARKS = Marks("<!-- published -->", "<!-- end of published -->")
 Row = dict[str, Any]
 
@@ -125,19 +130,32 @@ def error_of(row: Row) -> float:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return the table of the documentation: errors by source, versions and reading."""
-    lines = ["| rows of | with | what | runs | median | worst |", "|---|---|---|---:|---:|---:|"]
-    groups: dict[tuple[str, str, str], list[float]] = {}
-    for row in rows:
-        if not row["reason"]:
-            source = row["row"].rpartition("-")[0]
-            groups.setdefault((source, row["versions"], row["reading"]), []).append(error_of(row))
-    for (source, versions, reading), errors in groups.items():
-        middle, worst = median(map(abs, errors)), max(errors, key=abs)
-        lines.append(
-            f"| {source} | {versions} | {reading} | {len(errors)} | {middle:.2%} | {worst:+.2%} |"
-        )
+    """Return the table of the documentation: median and worst error by source, method and versions
+    in a line, and by reading in a column."""
+    methods = {row.id: row.method for row in read_rows(PUBLISHED)}
+    groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for row in (row for row in rows if not row["reason"]):
+        name = row["row"]
+        group = groups.setdefault((name.rpartition("-")[0], methods[name], row["versions"]), {})
+        group.setdefault(row["reading"], []).append(error_of(row))
+    readings = [
+        reading for reading in READINGS if any(reading in group for group in groups.values())
+    ]
+    lines = [
+        f"| rows of | with | runs | {' | '.join(readings)} |",
+        f"|---|---|---:|{'---:|' * len(readings)}",
+    ]
+    for (source, method, versions), group in sorted(groups.items()):
+        cells = [_cell(group.get(reading, [])) for reading in readings]
+        runs = max(map(len, group.values()))
+        lines.append(f"| {source}, {method} | {versions} | {runs} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(errors: Sequence[float]) -> str:
+    if not errors:
+        return ""
+    return f"{median(map(abs, errors)):.2%}, {max(errors, key=abs):+.2%}"
 
 
 def summary(rows: Sequence[Row]) -> str:

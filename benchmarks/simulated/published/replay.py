@@ -67,10 +67,13 @@ class Replay(Spec):
         return row.source == self.source and self.noted in row.notes
 
     def arguments(self, row: Row, model: Path) -> list[str]:
-        """Return the arguments of Python for a row whose model is in a folder."""
+        """Return the arguments of Python for a row whose model is in a folder; raise ValueError
+        where the place of the row lacks one."""
         known = {**asdict(row), "model": model}
         for name, pattern in self.from_origin.items():
             known[name] = _found(pattern, row.origin)
+            if known[name] is None:
+                raise ValueError(f"{row.id}: {pattern} is not in {row.origin}")
         fixed = [argument.format(**known) for argument in self.program]
         varied = [
             *self.methods[cast("Method", row.method)],
