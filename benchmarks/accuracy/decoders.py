@@ -1,6 +1,5 @@
 """Linear layers and weights of published runs that no plan can express."""
 
-from dataclasses import dataclass
 from typing import Literal
 
 from planner.base.units import FP32_BYTES, ceil_div
@@ -14,7 +13,6 @@ GROUP = 128
 OUTSIDE = ("embed_tokens", "lm_head")
 
 
-@dataclass(slots=True, kw_only=True)
 class TrainedOutside(Decoder):
     """PEFT's modules_to_save: copies of the embedding and the head train, in their own dtype."""
 
@@ -26,7 +24,6 @@ class TrainedOutside(Decoder):
         return Decoder.parameter(self, name, elements, adapter=adapter, matrix=matrix)
 
 
-@dataclass(slots=True, kw_only=True)
 class Gptq4(Decoder):
     """AutoGPTQ's QuantLinear without its kernels, which unpacks a matrix and saves it for backward.
 
@@ -38,7 +35,6 @@ class Gptq4(Decoder):
         return unpacked_product(self, matrix, x, integer=1)
 
 
-@dataclass(slots=True, kw_only=True)
 class Gptq8(Decoder):
     def _base(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
         return unpacked_product(self, matrix, x, integer=2)

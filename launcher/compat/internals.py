@@ -71,6 +71,10 @@ TORCH = Library(
             mentions=("self._schema = ", "self._name = "),
         ),
         Internal("torch.library.get_kernel", "kernels of a simulated GPU", ("op", "dispatch_key")),
+        Internal("torch._C.DispatchKey", "kernels of a simulated GPU with torch before 2.9"),
+        Internal(
+            "torch._ops.OpOverload.redispatch", "kernels of a simulated GPU with torch before 2.9"
+        ),
         Internal("torch.UntypedStorage._cdata", "what identifies a storage"),
         Internal("torch.UntypedStorage._checkpoint_offset", "place of a tensor in its file"),
         Internal(

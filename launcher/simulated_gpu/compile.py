@@ -28,8 +28,8 @@ CUDA_LIBRARY = "libsimulated-cuda.so"
 FLAGS = ("-std=gnu11", "-O1", "-fPIC", "-Wall", "-Wextra")
 COMPILE_SECONDS = 300
 EMPTY_FUNCTIONS = Path(__file__).with_name("empty_functions.txt")
-CUDA_MAJOR = "13"
-"""The major release whose layouts csrc/cuda/api.h declares."""
+CUDA_MAJORS = ("12", "13")
+"""The major releases whose layouts csrc/cuda/api.h declares."""
 HOW_TO_GET_TORCH = (
     "pip install torch==={version} triton cuda-bindings==13.* from PyPI, without its nvidia-* "
     "packages (--no-deps), in an environment of its own: make simulated does it"
@@ -49,7 +49,7 @@ def stand_ins() -> Path:
             if not folder.is_dir():
                 with whole_folder(folder) as making:
                     compile_nvml(making)
-                    compile_cuda(making, wanted_of(libraries, triton_sources()))
+                    compile_cuda(making, wanted_of(libraries, triton_sources()), built_with())
     return folder
 
 
@@ -58,19 +58,27 @@ def cuda_libraries() -> list[Path]:
 
     Raise InvalidRequestError where the installed torch has none.
     """
-    torch = read_torch()
-    if torch is None or torch.cuda is None or torch.cuda.partition(".")[0] != CUDA_MAJOR:
-        has = "no torch is installed" if torch is None else f"torch {torch.version} is installed"
-        release = (torch.version if torch else "2.13.0").partition("+")[0]
-        raise InvalidRequestError(
-            f"--simulate needs a torch built with CUDA {CUDA_MAJOR}, and {has}: "
-            f"{HOW_TO_GET_TORCH.format(version=release)}"
-        )
-    bitsandbytes = f"libbitsandbytes_cuda{torch.cuda.replace('.', '')}.so"
+    bitsandbytes = f"libbitsandbytes_cuda{built_with().replace('.', '')}.so"
     return [
         *sorted((_package("torch") / "lib").glob("*.so")),
         *_package("bitsandbytes").glob(bitsandbytes),
     ]
+
+
+def built_with() -> str:
+    """Return the release of CUDA that the installed torch is built with, as in 13.0.
+
+    Raise InvalidRequestError where it is none that is simulated.
+    """
+    torch = read_torch()
+    if torch is None or torch.cuda is None or torch.cuda.partition(".")[0] not in CUDA_MAJORS:
+        has = "no torch is installed" if torch is None else f"torch {torch.version} is installed"
+        release = (torch.version if torch else "2.13.0").partition("+")[0]
+        raise InvalidRequestError(
+            f"--simulate needs a torch built with CUDA {' or '.join(CUDA_MAJORS)}, and {has}: "
+            f"{HOW_TO_GET_TORCH.format(version=release)}"
+        )
+    return torch.cuda
 
 
 def triton_sources() -> list[Path]:
@@ -100,13 +108,14 @@ def compile_nvml(folder: Path) -> Path:
     return library
 
 
-def compile_cuda(folder: Path, wanted: Wanted) -> Path:
-    """Compile the stand-ins for everything that is wanted, with a link per soname."""
+def compile_cuda(folder: Path, wanted: Wanted, release: str) -> Path:
+    """Compile the stand-ins for everything that is wanted of a release of CUDA, with a link per
+    soname."""
     sources = [*(SOURCES / name for name in SHARED_SOURCES), *sorted(SOURCES.glob("cuda/*.c"))]
     objects = folder / "objects"
     objects.mkdir()
     with ThreadPoolExecutor() as pool:
-        compiled = list(pool.map(partial(_compile_object, objects), sources))
+        compiled = list(pool.map(partial(_compile_object, objects, release), sources))
     defined = {name for name in defined_names(compiled) if not name.startswith("simulated_")}
     patterns = _empty_patterns()
     looked_up = {pattern for pattern in patterns if "*" not in pattern}
@@ -129,10 +138,21 @@ def compile_cuda(folder: Path, wanted: Wanted) -> Path:
     return library
 
 
-def _compile_object(folder: Path, source: Path) -> Path:
+def _compile_object(folder: Path, release: str, source: Path) -> Path:
     made = folder / f"{source.parent.name}-{source.stem}.o"
-    _run([*_compiler(), "-fvisibility=hidden", "-c", str(source), "-o", str(made)])
+    flags = ("-fvisibility=hidden", f"-DCUDA_VERSION={version_number(release)}")
+    _run([*_compiler(), *flags, "-c", str(source), "-o", str(made)])
     return made
+
+
+def version_number(release: str) -> int:
+    """Return CUDA's number of a release.
+
+    >>> version_number("12.4")
+    12040
+    """
+    major, _, minor = release.partition(".")
+    return 1000 * int(major) + 10 * int(minor)
 
 
 def _empty_patterns() -> list[str]:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from launcher.compat.torch_dispatch import has_own_cuda_kernel, schema_of
+from launcher.compat.torch_dispatch import beneath, has_own_cuda_kernel, schema_of
 
 LARGEST_INTEGERS = 1 << 21
 LARGEST_FLOATS = 16
@@ -111,10 +111,10 @@ class _Replacing:
         """Wrap one overload's CUDA kernel, where it has one of its own that can be called."""
         if not self._has_kernel(operator, name, overload):
             return
-        kernel = self._torch.library.get_kernel(operator, "CUDA")
+        key, kernel = beneath(operator)
         full_name = name if overload == "default" else f"{name}.{overload}"
         wrapped = self._wrapped(operator, kernel)
-        self._library.impl(full_name, wrapped, "CUDA", with_keyset=True)
+        self._library.impl(full_name, wrapped, key, with_keyset=True)
         self.count += 1
 
     def _has_kernel(self, operator: Any, name: str, overload: str) -> bool:
@@ -140,11 +140,13 @@ class _Replacing:
         def with_values(keys: Any, *given: Any, **named: Any) -> Any:
             inputs = list(self._tensors((*given, *named.values())))
             positional = self._numbers_as_tensors(given, takes_tensor, inputs)
+            if not any(tensor.device.type == "cuda" for tensor in inputs):
+                return kernel(keys, *positional, **named)
             is_known = all(map(self._is_computed, inputs))
             if is_selection and is_known:
                 count = int(self._on_cpu(positional[0]).count_nonzero())
                 self._driver.simulated_next_count(ctypes.c_longlong(count))
-            result = kernel.call_boxed(keys, *positional, **named)
+            result = kernel(keys, *positional, **named)
             results = [t for t in self._tensors((result,)) if t.device.type == "cuda"]
             if not is_known:
                 self._make_zero(results, but_floats=is_copy)

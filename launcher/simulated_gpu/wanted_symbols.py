@@ -15,8 +15,8 @@ SONAMES = re.compile(
     r"|nvJitLink|nccl|nvshmem_host|cupti|cuda|nvToolsExt)\.so"
 )
 DRIVER_NAMES = re.compile(r"\bcu[A-Z][a-z]\w*(?<!_t)\b")
-DRIVER_SONAME = "libcuda.so.1"
-"""Opened by name at run time: no library is linked with it."""
+DRIVER_SONAMES = ("libcuda.so.1", "libcuda.so")
+"""The first is opened by name at run time; Triton before 3.3 links with the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def wanted_of(libraries: Iterable[Path], sources: Iterable[Path] = ()) -> Wanted
     library."""
     texts = [source.read_text(encoding="utf-8") for source in sources]
     versions = {name: "" for text in texts for name in DRIVER_NAMES.findall(text)}
-    sonames = {DRIVER_SONAME}
+    sonames = set(DRIVER_SONAMES)
     for library in libraries:
         needed = _sonames_of(library)
         if needed:

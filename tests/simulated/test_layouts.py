@@ -1,5 +1,6 @@
 """Our declarations of CUDA's types have the layout of the headers in Triton's wheel."""
 
+import re
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,18 +78,28 @@ def program(*, ours: bool) -> str:
     return "\n".join([*lines, "return 0; }"])
 
 
-def printed(source: str, include: Path, folder: Path) -> str:
+def printed(source: str, include: Path, folder: Path, *flags: str) -> str:
     """Compile and run."""
     (folder / "layout.c").write_text(source)
-    compiler = ["cc", f"-I{include}", str(folder / "layout.c"), "-o", str(folder / "layout")]
+    compiler = [
+        "cc",
+        *flags,
+        f"-I{include}",
+        str(folder / "layout.c"),
+        "-o",
+        str(folder / "layout"),
+    ]
     subprocess.run(compiler, check=True, capture_output=True)
     return subprocess.run([folder / "layout"], check=True, capture_output=True, text=True).stdout
 
 
-def test_layouts_are_those_of_cuda_13(tmp_path: Path) -> None:
+def test_layouts_are_those_of_the_release(tmp_path: Path) -> None:
     spec = find_spec("triton")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("needs Triton's wheel, which brings CUDA's headers")
     headers = Path(spec.submodule_search_locations[0]) / "backends" / "nvidia" / "include"
-    ours = printed(program(ours=True), SOURCES / "cuda", tmp_path)
+    release = re.search(r"^#define CUDA_VERSION (\d+)", (headers / "cuda.h").read_text(), re.M)
+    assert release is not None
+    flag = f"-DCUDA_VERSION={release[1]}"
+    ours = printed(program(ours=True), SOURCES / "cuda", tmp_path, flag)
     assert ours == printed(program(ours=False), headers, tmp_path)

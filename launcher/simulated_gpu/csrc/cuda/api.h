@@ -1,4 +1,5 @@
-/* Declarations of our own for the few types of CUDA 13 that cross the boundary by value or layout.
+/* Declarations of our own for the few types of CUDA that cross the boundary by value or layout, as
+ * they are in the release that CUDA_VERSION names: 12040 is 12.4.
  *
  * Names are ours; order, widths and numbers are CUDA's. tests/simulated/test_layouts.py holds them
  * to the headers that Triton's wheel brings.
@@ -11,7 +12,16 @@
 
 #define API __attribute__((visibility("default")))
 
-enum { CUDA_VERSION = 13000, CUDA_MAJOR = 13, CUDA_MINOR = 0 };
+enum { CUDA_MAJOR = CUDA_VERSION / 1000, CUDA_MINOR = CUDA_VERSION % 1000 / 10 };
+
+/* A field that CUDA 13 dropped, and one that it added. */
+#if CUDA_VERSION < 13000
+#define UNTIL_12(field) field;
+#define SINCE_13(field)
+#else
+#define UNTIL_12(field)
+#define SINCE_13(field) field;
+#endif
 
 /* Codes that the runtime and the driver share. */
 typedef int status;
@@ -40,7 +50,7 @@ enum { MEMORY_HOST = 1, MEMORY_DEVICE = 2, MEMORY_MANAGED = 3 };
 typedef struct {
     int kind, device;
     void *device_pointer, *host_pointer;
-    long reserved[8];
+    SINCE_13(long reserved[8])
 } pointer_attributes;
 
 typedef struct {
@@ -68,20 +78,31 @@ typedef struct {
     int registers_per_block, warp_size;
     size_t max_pitch;
     int max_threads_per_block, max_threads_dim[3], max_grid_size[3];
+    UNTIL_12(int clock_khz)
     size_t constant_bytes;
     int major, minor;
     size_t texture_alignment, texture_pitch_alignment;
-    int multiprocessors, integrated, can_map_host_memory;
+    UNTIL_12(int overlap)
+    int multiprocessors;
+    UNTIL_12(int has_timeout)
+    int integrated, can_map_host_memory;
+    UNTIL_12(int compute_mode)
+    UNTIL_12(int linear_texture_limit)
     int texture_limits[25];
     int surface_limits[14];
     size_t surface_alignment;
     int concurrent_kernels, ecc, pci_bus, pci_device, pci_domain, tcc, async_engines;
-    int unified_addressing, memory_bus_bits, l2_bytes, persisting_l2_bytes;
+    int unified_addressing;
+    UNTIL_12(int memory_khz)
+    int memory_bus_bits, l2_bytes, persisting_l2_bytes;
     int threads_per_multiprocessor, stream_priorities, global_l1, local_l1;
     size_t shared_per_multiprocessor;
     int registers_per_multiprocessor, managed_memory, multi_gpu_board, multi_gpu_group;
-    int host_atomics, pageable_access, concurrent_managed, preemption, host_pointer_registered;
+    int host_atomics;
+    UNTIL_12(int double_precision_ratio)
+    int pageable_access, concurrent_managed, preemption, host_pointer_registered;
     int cooperative_launch;
+    UNTIL_12(int cooperative_launch_on_several)
     size_t shared_per_block_optin;
     int host_page_tables, direct_managed_access, blocks_per_multiprocessor, policy_window_bytes;
     size_t reserved_shared_per_block;

@@ -108,6 +108,12 @@ API status cudaGetDeviceProperties(device_properties *to, int ordinal)
     return OK;
 }
 
+/* CUDA 12's name of it. */
+API status cudaGetDeviceProperties_v2(device_properties *to, int ordinal)
+{
+    return cudaGetDeviceProperties(to, ordinal);
+}
+
 /* The driver's forms of the same. */
 static char contexts[MAX_PARTS];
 
