@@ -64,13 +64,14 @@ class SearchResult:
         Each departure from the recipe counts as more memory, by the relative step that the speed
         model can resolve in time.
         """
-        leanest = _leanest(filter(where, self.series))
         found: tuple[float, Candidate] | None = None
-        for search in sorted(leanest, key=lambda search: len(search.variant.departures)):
-            counted = (1 + speed_data().told_apart.share) ** len(search.variant.departures)
+        leanest = [(search, search.candidate(0)) for search in _leanest(filter(where, self.series))]
+        for search, candidate in sorted(leanest, key=_departures_then_states):
+            counted = (1 + speed_data().told_apart.share) ** len(candidate.departures)
+            if found is not None and counted * candidate.floor_bytes >= found[0]:
+                continue
             if found is not None and counted * search.least_bytes >= found[0]:
                 continue
-            candidate = search.candidate(0)
             size = counted * candidate.memory.high_bytes
             if found is None or size < found[0]:
                 found = size, candidate
@@ -89,6 +90,13 @@ class SearchResult:
             found[OVER_BUDGET] += len(search.layouts.micro_batch_sizes) - search.too_large_from
             found[SLOWER] += search.num_open
         return +found
+
+
+def _departures_then_states(leanest: tuple[SeriesSearch, Candidate]) -> tuple[int, int]:
+    """Sort key: fewer departures from the recipe first, then less that the states alone take, which
+    spares the pricing of those that come after."""
+    _, candidate = leanest
+    return len(candidate.departures), candidate.floor_bytes
 
 
 def _leanest(series: Iterable[SeriesSearch]) -> list[SeriesSearch]:
