@@ -63,7 +63,9 @@ def zero_requests(
     """Yield two steps of one rank under DeepSpeed on its main stream, whose buffers are those of
     ``moments``.
 
-    ZeRO-3 learns the order of the modules in the first forward pass, and gathers the head there.
+    Under ZeRO-1 a rank's own gradients are copied to the stream that reduces, and all others end
+    before the step. ZeRO-3 learns the order of the modules in the first forward pass, and gathers
+    the head there.
     """
     forward, step = moments["forward"].buffers, moments["optimizer_step"].buffers
     yield from _zero_load(run, layout, forward, moments["load"].buffers, flat.home)
@@ -81,8 +83,8 @@ def zero_requests(
             ]
             yield from micro_batch(name, run, more, adds=second and bool(run.trace.kept))
             yield (name, "buckets"), 0
-        yield from _zero_update(step.get("update", 0), flat, [] if number else states)
         yield from dropped((number, False), run)
+        yield from _zero_update(step.get("update", 0), flat, [] if number else states)
 
 
 def _zero_load(
