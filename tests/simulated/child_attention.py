@@ -9,7 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from launcher.training.model_building import pin_attention_backends
 
 NAMES = {int(backend.value): name for name, backend in SDPBackend.__members__.items()}
-
+HELD: list[tuple[torch.Tensor, ...]] = []
+"""Gradients, which the thread of a backward pass would let go of at any time after it."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -70,7 +71,7 @@ def under_a_mask(dtype: torch.dtype, head: int) -> int:
     gradient = torch.empty_like(output)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    torch.autograd.grad(output, [query, key, value], gradient)
+    HELD.append(torch.autograd.grad(output, [query, key, value], gradient))
     return torch.cuda.max_memory_allocated() - before
 
 
