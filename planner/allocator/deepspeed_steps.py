@@ -11,11 +11,13 @@ from planner.allocator.few_layers import FewLayers, dropped, micro_batch, worksp
 from planner.allocator.held_sizes import STEPS
 from planner.allocator.large_requests import Request, Sizes, allocated, freed, split_by_pool
 from planner.allocator.pools import LARGE_SEGMENT_BYTES
-from planner.base.units import block, round_up
+from planner.base.units import block, ceil_div, round_up
 from planner.memory.buffers import Buffer, Buffers
 from planner.memory.footprint import Moments
+from planner.memory.zero_1_2 import NORM_BYTES
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
+from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Workload
 from planner.workload.zero_sizes import ZERO3_SUB_GROUP_SIZE
 
@@ -37,14 +39,19 @@ class FlatBytes(NamedTuple):
     """Bytes as gradients come."""
     home: int
     """Bytes in the master copy's dtype."""
+    norm: int
+    """Bytes of the rank's part of the largest gradient, as its norm is taken."""
 
 
 def flat_bytes(workload: Workload, layout: Layout, numerics: Numerics) -> FlatBytes:
     """Return the sizes of a rank's part, or of a sub-group of it under ZeRO-3."""
     part = workload.trainable_params // layout.world_size
+    largest = max(tensor.elements for tensor in trained_tensors(workload))
     if layout.zero_stage == 3:
         part = min(part, ZERO3_SUB_GROUP_SIZE)
+        largest = ceil_div(largest, layout.world_size)
     return FlatBytes(
+        norm=block(min(part, largest) * NORM_BYTES),
         gradient=block(part * numerics.gradient),
         home=block(part * numerics.home),
     )
@@ -56,10 +63,12 @@ def zero_requests(
     """Yield two steps of one rank under DeepSpeed on its main stream, whose buffers are those of
     ``moments``.
 
-    ZeRO-3 learns the order of the modules in the first micro-batch, and gathers the head there.
+    Under ZeRO-1 a rank's own gradients are copied to the stream that reduces, and all others end
+    before the step. ZeRO-3 learns the order of the modules in the first forward pass, and gathers
+    the head there.
     """
     forward, step = moments["forward"].buffers, moments["optimizer_step"].buffers
-    yield from _zero_load(layout, forward, moments["load"].buffers, flat.home)
+    yield from _zero_load(run, layout, forward, moments["load"].buffers, flat.home)
     buckets = moments["backward"].buffers.get("reduce_buckets", 0)
     gathered = moments["backward"].buffers.get("gathered", 0)
     states = _cut(forward.get("optimizer_states", 0), flat.home)
@@ -68,43 +77,50 @@ def zero_requests(
             name = number, second
             more = [
                 (run.trace.layers[-1], [((name, "gathered"), 0 if any(name) else gathered)]),
+                (run.trace.casts[-1], [((name, "gathered"), 0)]),
                 (run.trace.first_gradient, [((name, "buckets"), buckets)]),
                 *workspaces_of(run.trace, [] if any(name) else workspaces),
             ]
             yield from micro_batch(name, run, more, adds=second and bool(run.trace.kept))
             yield (name, "buckets"), 0
-            yield (name, "gathered"), 0
-        yield from _zero_update(step.get("update", 0), flat, [] if number else states)
         yield from dropped((number, False), run)
+        yield from _zero_update(step.get("update", 0), flat, [] if number else states)
 
 
 def _zero_load(
-    layout: Layout, forward: Buffers, load: Buffers, piece_bytes: int
+    run: FewLayers, layout: Layout, forward: Buffers, load: Buffers, piece_bytes: int
 ) -> Iterator[Request]:
     """Yield what DeepSpeed holds before the first step, and what it sets that up with.
 
-    ZeRO-1 and ZeRO-2 copy what trains into flat buffers.
+    ZeRO-1 and ZeRO-2 copy what trains into flat buffers, which are longer than the large tensors
+    that they take the place of. ZeRO-3 makes its master copies from ones that go before there are
+    gradients.
     """
     trained = sum(forward.get(key, 0) for key in TRAINED)
     yield "frozen", forward.get("frozen_weights", 0)
     if layout.zero_stage < 3:
-        yield "loaded", trained
+        yield "loaded", sum(split_by_pool(run.weight_sizes(trains=True))[0])
     yield "flat", trained
     yield "loaded", 0
     setup = _cut(sum(load.get(key, 0) for key in SETUP), piece_bytes)
+    master = _cut(sum(forward.get(key, 0) for key in MASTER), piece_bytes)
+    if layout.zero_stage < 3:
+        yield from allocated("master", master)
+    yield from allocated("setup", setup)
+    if layout.zero_stage == 3:
+        yield from allocated("master", master)
+    yield from freed("setup", len(setup))
     if layout.zero_stage == 3:
         yield "gradients", forward.get("gradients", 0)
-    yield from allocated("master", _cut(sum(forward.get(key, 0) for key in MASTER), piece_bytes))
-    yield from allocated("setup", setup)
-    yield from freed("setup", len(setup))
 
 
 def _zero_update(num_bytes: int, flat: FlatBytes, states: Sizes) -> Iterator[Request]:
-    """Yield a step: a norm, or gradients flat, then in the master copy's dtype; the first one makes
-    the optimizer's states."""
-    if num_bytes > flat.gradient + flat.home:
-        yield "norm", num_bytes
-        yield "norm", 0
+    """Yield a step: norms, gradients flat, the same in the master copy's dtype; the first one makes
+    the optimizer's states. Where it is on the host, nothing."""
+    if num_bytes < flat.gradient:
+        return
+    yield "norm", flat.norm
+    yield "norm", 0
     yield "flat gradient", flat.gradient
     yield "gradient", flat.home
     yield "flat gradient", 0
@@ -112,20 +128,19 @@ def _zero_update(num_bytes: int, flat: FlatBytes, states: Sizes) -> Iterator[Req
     yield "gradient", 0
 
 
-def side_bytes(layout: Layout, moments: Moments, *, copy: int) -> int:
+def side_bytes(layout: Layout, moments: Moments, *, copy: int, gathered: int) -> int:
     """Return what the streams reserve on which DeepSpeed reduces gradients, by a copy of so many
     bytes, and gathers weights: blocks of one stream never serve another.
 
     A rank of ZeRO-2 has its gradients there, a second time in the later micro-batches.
     """
-    backward = moments["backward"].buffers
     stepping = moments["optimizer_step"].buffers.get("gradients", 0)
     earlier = moments["forward"].buffers.get("gradients", 0)
     gradients = (0, stepping, max(stepping, earlier), 0)[layout.zero_stage]
     again = layout.zero_stage == 2 and layout.gradient_accumulation_steps > 1
-    passing = (gradients, gradients * again, backward.get("gathered", 0), copy)
-    large, _ = split_by_pool(passing)
-    return round_up(sum(large), LARGE_SEGMENT_BYTES)
+    large, _ = split_by_pool((gradients, gradients * again, copy))
+    gathering, _ = split_by_pool([gathered])
+    return sum(round_up(sum(sizes), LARGE_SEGMENT_BYTES) for sizes in (large, gathering))
 
 
 def _cut(num_bytes: int, piece_bytes: int) -> list[int]:

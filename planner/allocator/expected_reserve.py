@@ -5,11 +5,12 @@ that comes to PyTorch's allocator: benchmarks/results/simulated.csv.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 
 from planner.allocator.deepspeed_steps import flat_bytes, side_bytes, zero_requests
 from planner.allocator.few_layers import FewLayers, dropped, micro_batch, passed, workspaces_of
-from planner.allocator.held_sizes import STEPS, quantized_sizes, states_of
+from planner.allocator.fsdp_steps import fsdp_requests
+from planner.allocator.fsdp_steps import side_bytes as side_bytes_of_fsdp
+from planner.allocator.held_sizes import STEPS, quantized_sizes, state_sizes, states_of
 from planner.allocator.large_requests import (
     Request,
     Sizes,
@@ -26,8 +27,10 @@ from planner.memory.ddp_buckets import ddp_bytes
 from planner.memory.footprint import moments_of
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
-from planner.memory.zero_phases import largest_copy_bytes
+from planner.memory.zero_phases import gathered_bytes, largest_copy_bytes
+from planner.plan.optimizer_presets import optimizers
 from planner.workload.dtypes import Numerics
+from planner.workload.fsdp_units import fsdp_units, shard_tensors
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Batch, Workload
@@ -41,6 +44,8 @@ def expected_reserved_bytes(
     zero = zero_section(workload, layout)
     bucket_size = zero.reduce_bucket_size if zero and layout.zero_stage > 1 else None
     run = passed(workload, layout, batch, numerics, bucket_size=bucket_size)
+    if layout.strategy == "fsdp":
+        return _of_fsdp(run, workload, layout, batch, numerics)
     if zero is None:
         return _of_torch(run, workload, layout, batch, numerics)
     moments = moments_of(workload, layout, batch, numerics)
@@ -53,7 +58,36 @@ def expected_reserved_bytes(
     )
     small = round_up(run.small_bytes, SMALL_SEGMENT_BYTES)
     copy = largest_copy_bytes(workload, layout, numerics, zero, batch.device)
-    return reserved_bytes(requests) + side_bytes(layout, moments, copy=copy) + small
+    gathers = layout.zero_stage == 3
+    gathered = gathered_bytes(workload, layout, zero, numerics).most if gathers else 0
+    side = side_bytes(layout, moments, copy=copy, gathered=gathered)
+    return reserved_bytes(requests) + side + small
+
+
+def _of_fsdp(
+    run: FewLayers, workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
+) -> int:
+    """Return the bytes under FSDP."""
+    units = fsdp_units(workload, layout.world_size, numerics)
+    tensors = shard_tensors(workload, layout.world_size)
+    optimizer = optimizers()[workload.settings.optimizer.name]
+    width, device = numerics.home, batch.device
+    sizes = state_sizes(optimizer, tensors, width=width, device=device)
+    states, small = split_by_pool(sizes)
+    update = numbered(step_of(workload, tensors, width=width, device=device).log)[0]
+    load = moments_of(workload, layout, batch, numerics)["load"].buffers
+    requests = fsdp_requests(
+        run,
+        units,
+        resident=sum(unit.frozen_bytes + unit.trained_bytes for unit in units.all),
+        loaded=load.get("loaded_parameter", 0),
+        states=states,
+        update=update,
+        workspaces=cublas_workspaces(batch.compute_capability),
+    )
+    sides = side_bytes_of_fsdp(units, accumulates=layout.gradient_accumulation_steps > 1)
+    small += run.small_bytes + most_small(update)
+    return reserved_bytes(requests) + sides + round_up(small, SMALL_SEGMENT_BYTES)
 
 
 def _of_torch(
@@ -84,10 +118,7 @@ def _resident(
 ) -> Iterator[int]:
     """Yield the bytes of each tensor that is there from the load to the end, of all layers."""
     yield from quantized_sizes(workload)
-    for name, weight in run.trace.weights.items():
-        place = name.split(".")
-        count = run.counts[int(place[1])] if place[0] == "layers" else 1
-        yield from repeat(weight.elements * weight.width, count)
+    yield from run.weight_sizes()
     if layout.strategy == "ddp":
         yield ddp_bytes(workload, numerics.gradient)
 

@@ -7,7 +7,7 @@ most or the least that the others hold, and there the layers do run.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 from typing import NamedTuple
 
 from planner.allocator.large_requests import (
@@ -27,6 +27,10 @@ from planner.workload.workload import Batch, Workload
 
 Inserted = Iterable[tuple[int, Iterable[Request]]]
 """Requests that come before the change at a position of a pass."""
+
+MOST_CHANGES = 12_000
+"""Storages that come and go in a pass through all layers up to which all of them run: of models
+that are small beside their logits, where a few bytes decide whether these fit into a hole."""
 
 
 class LeftOut(NamedTuple):
@@ -50,9 +54,25 @@ class FewLayers(NamedTuple):
     counts: list[int]
     """Number of layers for which each layer of the pass stands."""
 
+    def weight_sizes(self, *, trains: bool | None = None) -> Iterator[int]:
+        """Yield the bytes of each weight of all layers, or of those that train or do not."""
+        for name, weight in self.trace.weights.items():
+            if trains in (None, weight.trains):
+                place = name.split(".")
+                count = self.counts[int(place[1])] if place[0] == "layers" else 1
+                yield from repeat(weight.elements * weight.width, count)
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of the largest request that is not replayed: small ones are where all layers
+        run."""
+        return SMALL_REQUEST_BYTES if self.left_out else 0
+
     @property
     def small_bytes(self) -> int:
-        """Bytes of small blocks when there are most of them."""
+        """Bytes of small blocks when there are most of them, where these are not replayed."""
+        if not self.left_out:
+            return 0
         return most_small(self.trace.changes) + sum(layer.small_bytes for layer in self.left_out)
 
 
@@ -64,10 +84,15 @@ def passed(
     *,
     bucket_size: int | None,
 ) -> FewLayers:
-    """Return a pass through the first layer and the last one of each kind among the others."""
-    first, *others = passed_layers(workload.model, layout.checkpointing)
+    """Return a pass through the first layer and the last one of each kind among the others, or
+    through all layers where that is quick too."""
+    layers = passed_layers(workload.model, layout.checkpointing)
+    first, *others = layers
     last = list(dict.fromkeys(reversed(others)))[::-1]
     trace = trace_of(workload, batch, numerics, (first, *last), bucket_size=bucket_size)
+    if len(trace.changes) * len(layers) <= MOST_CHANGES * (1 + len(last)):
+        trace = trace_of(workload, batch, numerics, layers, bucket_size=bucket_size)
+        return FewLayers(trace, [], [1] * len(layers))
     counts = [1, *(others.count(layer) for layer in last)]
     left_out: list[LeftOut] = []
     for layer, count in enumerate(counts):
@@ -97,14 +122,14 @@ def micro_batch(
         *more,
     ):
         inserted.setdefault(position, []).append(requests)
-    changes = trace.added() if adds else enumerate(trace.changes)
+    changes, least = trace.added() if adds else enumerate(trace.changes), run.least_bytes
     for position, (num_bytes, number) in changes:
         if position in inserted:
             for requests in inserted.pop(position):
                 yield from requests
-        if num_bytes > SMALL_REQUEST_BYTES:
+        if num_bytes > least:
             yield (name, number), num_bytes
-        elif num_bytes < -SMALL_REQUEST_BYTES:
+        elif num_bytes < -least:
             yield (name, number), 0
 
 
@@ -130,7 +155,7 @@ def _backward_of(name: Hashable, left_out: Sequence[LeftOut], *, adds: bool) -> 
 def dropped(name: Hashable, run: FewLayers) -> Iterator[Request]:
     """Yield the ends of a step's gradients."""
     for number in run.trace.kept.values():
-        if run.trace.changes[number][0] > SMALL_REQUEST_BYTES:
+        if run.trace.changes[number][0] > run.least_bytes:
             yield (name, number), 0
     for number, layer in enumerate(run.left_out):
         yield from freed((name, "gradients", number), len(layer.gradients))

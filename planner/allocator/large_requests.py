@@ -1,4 +1,4 @@
-"""Requests of the large pool: what they reserve. Small ones share pages, and are only added up."""
+"""What requests reserve. Where most layers are left out, small ones are only added up."""
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate
@@ -13,18 +13,20 @@ Sizes = Sequence[int]
 
 
 def reserved_bytes(requests: Iterable[Request]) -> int:
-    """Return the bytes that large requests reserve in an expandable segment."""
+    """Return the bytes that requests reserve in expandable segments."""
     driver = DeviceDriver(capacity_bytes=None)
-    pool = ExpandablePool(driver=driver, small=False)
-    used: dict[Hashable, Block] = {}
+    large, small = (ExpandablePool(driver=driver, small=is_small) for is_small in (False, True))
+    used: dict[Hashable, tuple[ExpandablePool, Block]] = {}
     for key, num_bytes in requests:
         if num_bytes:
+            pool = large if num_bytes > SMALL_REQUEST_BYTES else small
             block = pool.cached(num_bytes) or pool.grow(num_bytes)
             assert block is not None, "a driver without a limit has memory"
             pool.hand_out(block, num_bytes)
-            used[key] = block
+            used[key] = pool, block
         elif key in used:
-            pool.take_back(used.pop(key))
+            pool, block = used.pop(key)
+            pool.take_back(block)
     return driver.peak_reserved_bytes
 
 

@@ -44,10 +44,11 @@ class _NotingTape(Tape):
         kind: ProductKind = "product",
         again: bool = False,
         length: int = 0,
+        casts: int = 0,
     ) -> None:
         # bitsandbytes multiplies int8 by a handle of its own.
         if kind in MATRIX_PRODUCTS and width > 1:
-            self.products.append(len(self.log) + 1)
+            self.products.append(len(self.log) + 1 + casts)
 
     def _keep(self, gradient: Tensor, owner: Owner) -> None:
         super()._keep(gradient, owner)

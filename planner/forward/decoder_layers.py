@@ -8,7 +8,7 @@ from planner.forward.bloom import bloom_layer
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.experts import mixture
 from planner.forward.falcon import falcon_layer
-from planner.forward.feed_forward import feed_forward, scaled_mlp
+from planner.forward.feed_forward import activate, feed_forward, scaled_mlp
 from planner.forward.gemma4 import gemma4_layer
 from planner.forward.latent_attention import latent_attention
 from planner.forward.norms import norm
@@ -77,6 +77,24 @@ def _sequential(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None
     x = decoder.residual_dropout(_mlp(decoder, layer, x))
     x = _norm(decoder, layer, names.after_mlp, x)
     return _added(decoder, residual, x, "residual after the MLP")
+
+
+def _opt(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables | None) -> Tensor:
+    """Mirror OPTDecoderLayer.forward, whose MLP is inline: each tensor ends as the next is
+    there."""
+    model, names = decoder.workload.model, NORM_NAMES[decoder.workload.model.norms]
+    residual = x
+    x = _norm(decoder, layer, names.before_attention, x)
+    x, _weights = self_attention(decoder, layer, x, tables)
+    x = decoder.residual_dropout(x)
+    x = ops.add(decoder.tape, residual, x, "residual after attention")
+    residual = x
+    x = _norm(decoder, layer, names.before_mlp, x)
+    x = decoder.linear(layer, "up_proj", x)
+    x = activate(decoder.tape, model.activation, x, pow_width=decoder.pow_width)
+    x = decoder.linear(layer, "down_proj", x)
+    x = decoder.residual_dropout(x)
+    return ops.add(decoder.tape, residual, x, "residual after the MLP")
 
 
 def _attention(
@@ -228,6 +246,7 @@ OF_THEIR_OWN: Mapping[str, RunLayer] = {
     "gpt2": _gpt2,
     "mamba2": _single,
     "nemotron_h": _single,
+    "opt": _opt,
     "stablelm": _stablelm,
 }
 """Forward passes of architectures whose variables hold other tensors than the common ones."""

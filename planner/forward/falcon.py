@@ -14,7 +14,8 @@ from planner.forward.norms import norm
 from planner.forward.rotary import Tables, rotated
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
-from planner.tape.attention_kernels import HeadShape, fused_attention, safe_softmax
+from planner.tape.attention_kernels import fused_attention, safe_softmax
+from planner.tape.attention_workspaces import HeadShape
 from planner.tape.operators import INT64
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
@@ -61,7 +62,12 @@ def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Ten
     if whole_scores:
         attended = _whole_attention(decoder, q, k, v, bias, shape)
     else:
-        attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
+        attended = fused_attention(
+            *(tape, q, k, v, bias),
+            shape=shape,
+            device=batch.device,
+            capability=batch.compute_capability,
+        )
     return decoder.linear(layer, "o_proj", attended)
 
 

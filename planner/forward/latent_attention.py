@@ -8,7 +8,8 @@ from planner.forward.rotary import Tables, turned, turned_pairs
 from planner.models.expert_shape import LatentAttentionSpec
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
-from planner.tape.attention_kernels import HeadShape, eager_attention, fused_attention
+from planner.tape.attention_kernels import eager_attention, fused_attention
+from planner.tape.attention_workspaces import HeadShape
 from planner.tape.tensors import Tensor
 
 HANDS_ON_CHOSEN = ("glm_moe_dsa",)
@@ -116,4 +117,10 @@ def _attend(
         )
     masked = decoder.masked(layer.kind)
     bias = tape.new(batch.scores, q.width, "attention mask as a bias") if masked else None
-    return fused_attention(tape, q, k, v, bias, shape=shape, device=device), None
+    attended = fused_attention(
+        *(tape, q, k, v, bias),
+        shape=shape,
+        device=device,
+        capability=batch.compute_capability,
+    )
+    return attended, None

@@ -125,7 +125,7 @@ def _fused_log_probs(
         tape.new(tokens, FP32_BYTES, "running statistics") for _ in range(FUSED_LOSS_STATISTICS)
     ]
     product = sizes.product(tokens, sizes.width)
-    tape.multiplies(*product)
+    tape.multiplies(*product, casts=sizes.casts)
     tile = sizes.tile("forward")
     sizes.fold("forward", tokens)
     del tile
@@ -141,7 +141,7 @@ def _fused_log_probs(
             tape.new(size[0], FP32_BYTES, "gradient of the head in fp32") if size else None
             for size in sizes_of
         ]
-        tape.multiplies(*product, again=True)
+        tape.multiplies(*product, again=True, casts=sizes.casts)
         tile = sizes.tile("backward")
         sizes.fold("backward", tokens)
         sizes.accumulate(tokens, of_head=False)
@@ -199,6 +199,11 @@ class _Tiles:
         if head.width == self.width:
             self._columns_cast = self._next_columns = self._last_columns = 0
         self._on_cpu = device == "cpu"
+
+    @property
+    def casts(self) -> int:
+        """Number of operands that are cast for a tile after it is there."""
+        return bool(self._rows_cast) + bool(self._columns_cast)
 
     def product(self, tokens: int, width: int) -> tuple[int, int, int]:
         """Return operations, bytes and the width of a product with the whole head."""

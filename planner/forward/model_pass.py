@@ -93,6 +93,7 @@ class ModelPass:
         self.backward_ends = len(self.tape.log)
         """Position in the log after which the training loop lets go of the model's output."""
         self._held.clear()
+        self.tape.leaf_gradients.clear()
         self.weights = self._decoder.weights
 
     def _forward(self) -> Tensor:

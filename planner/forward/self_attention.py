@@ -12,7 +12,6 @@ from planner.forward.rotary import Tables, rotated
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
 from planner.tape.attention_kernels import (
-    HeadShape,
     eager_attention,
     fused_attention,
     has_fused_kernel,
@@ -20,11 +19,13 @@ from planner.tape.attention_kernels import (
     math_attention,
     repeated_heads,
 )
+from planner.tape.attention_workspaces import HeadShape
 from planner.tape.sink_attention import sink_attention
 from planner.tape.tensors import Tensor
 
 SPLIT = ("gpt2", "gpt_neox")
-"""Architectures that split a fused projection at once; the others take slices of it."""
+"""Architectures that split a fused projection at once; the others take slices of it. GPT-NeoX
+splits each head's, after it has put the heads first."""
 
 
 class _Projected(NamedTuple):
@@ -67,14 +68,7 @@ def self_attention(
 def _projected(decoder: Decoder, layer: Layer, x: Tensor) -> _Projected:
     model = decoder.workload.model
     if model.fused_qkv:
-        whole = decoder.linear(layer, "qkv_proj", x)
-        widths = (model.query_size, model.key_value_size, model.key_value_size)
-        sizes = [decoder.batch.tokens * width for width in widths]
-        if model.model_type in SPLIT:
-            q, k, v = views.split(decoder.tape, whole, sizes)
-        else:
-            q, k, v = (ops.slice_of(decoder.tape, whole, size) for size in sizes)
-        return _Projected(q, k, v, whole=whole)
+        return _parted(decoder, decoder.linear(layer, "qkv_proj", x))
     q, gate = decoder.linear(layer, "q_proj", x), None
     if model.gated_attention:
         q, gate = views.split(decoder.tape, q, [q.elements // 2] * 2)
@@ -89,6 +83,20 @@ def _projected(decoder: Decoder, layer: Layer, x: Tensor) -> _Projected:
     if model.qk_norm in ("heads", "whole"):
         k = _normed(decoder, layer, "k_norm", k)
     return _Projected(q, k, decoder.linear(layer, "v_proj", x), gate=gate)
+
+
+def _parted(decoder: Decoder, whole: Tensor) -> _Projected:
+    """Return the parts of a fused projection."""
+    model, tape = decoder.workload.model, decoder.tape
+    widths = (model.query_size, model.key_value_size, model.key_value_size)
+    sizes = [decoder.batch.tokens * width for width in widths]
+    if model.model_type == "gpt_neox":
+        whole = views.reordered(tape, whole, "query, key and value")
+    if model.model_type in SPLIT:
+        q, k, v = views.split(tape, whole, sizes)
+    else:
+        q, k, v = (ops.slice_of(tape, whole, size) for size in sizes)
+    return _Projected(q, k, v, whole=whole)
 
 
 def _tempered(decoder: Decoder, q: Tensor) -> Tensor:
@@ -183,7 +191,12 @@ def _fused(
         bias = tape.new(batch.scores, q.width, "attention mask as a bias")
     by_head = decoder.workload.model.rotary in ("joined", "interleaved")
     is_copied = by_head and lies_as_query(batch=batch, width=q.width, masked=masked)
-    attended = fused_attention(tape, q, k, v, bias, shape=shape, device=batch.device)
+    attended = fused_attention(
+        *(tape, q, k, v, bias),
+        shape=shape,
+        device=batch.device,
+        capability=batch.compute_capability,
+    )
     if is_copied:
         attended = ops.contiguous(tape, attended, "attention output, made contiguous")
     return attended

@@ -14,7 +14,7 @@ from planner.base.units import FP32_BYTES
 from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Strategy
-from planner.tape.attention_kernels import as_kernels_see
+from planner.tape.attention_workspaces import as_kernels_see
 from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import Numerics

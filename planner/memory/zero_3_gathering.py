@@ -47,6 +47,11 @@ class GatheredBytes(NamedTuple):
     """Bytes in the backward pass of each layer that was run, the last one first; then of the
     embedding."""
 
+    @property
+    def most(self) -> int:
+        """Bytes at the largest moment of all."""
+        return max(self.embedding, self.forward, self.head, *self.backward)
+
     def in_forward(self, *, from_host: bool) -> int:
         """Return the bytes that are counted while layers run forward: at least those of the
         embedding, which may stay where layers run again, so that a plan which recomputes fewer

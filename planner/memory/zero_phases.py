@@ -263,14 +263,7 @@ def _stage_3(
         "reduce_buckets": states.bucket_bytes,
         "persistent": states.persistent_bytes,
     }
-    whole = gathered_parameters(
-        workload,
-        ranks,
-        zero,
-        checkpointing=layout.activation_checkpointing,
-        width=kinds.compute,
-        from_host=layout.offload == "all",
-    )
+    whole = gathered_bytes(workload, layout, zero, kinds)
     copies = scatter_copies(workload, ranks, zero, kinds, offload=layout.offload)
     return {
         "load": _stage_3_load(
@@ -292,6 +285,20 @@ def _stage_3(
     }
 
 
+def gathered_bytes(
+    workload: Workload, layout: Layout, zero: ZeroSection, kinds: Numerics
+) -> GatheredBytes:
+    """Return the whole parameters of ZeRO-3 at the largest moments of a step."""
+    return gathered_parameters(
+        workload,
+        layout.world_size,
+        zero,
+        checkpointing=layout.activation_checkpointing,
+        width=kinds.compute,
+        from_host=layout.offload == "all",
+    )
+
+
 def gathered_alone(workload: Workload, layout: Layout, passed: ForwardAlone) -> Moment:
     """Return the largest moment of a forward pass that no backward pass follows, with what ZeRO-3
     holds and gathers beside it."""
@@ -299,14 +306,7 @@ def gathered_alone(workload: Workload, layout: Layout, passed: ForwardAlone) -> 
     assert zero is not None
     kinds, ranks = numerics_of(workload, layout), layout.world_size
     states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device="cuda")
-    whole = gathered_parameters(
-        workload,
-        ranks,
-        zero,
-        checkpointing=layout.activation_checkpointing,
-        width=kinds.compute,
-        from_host=layout.offload == "all",
-    )
+    whole = gathered_bytes(workload, layout, zero, kinds)
     before = passed.ahead[0].net if passed.ahead else stretch([]).net
     held: Buffers = {
         "reduce_buckets": states.bucket_bytes,

@@ -3,6 +3,7 @@
 PyTorch's allocator keeps what tensors have left, and gives it back only before it would fail.
 """
 
+from statistics import median
 from typing import NamedTuple
 
 from planner.allocator.expected_reserve import expected_reserved_bytes
@@ -12,7 +13,6 @@ from planner.memory.device_memory import DeviceMemory, overheads
 from planner.models.traced_model import TracedSpec
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
-from planner.workload.measured_ratios import narrowed, peak_ratio
 from planner.workload.workload import Batch, Workload
 
 
@@ -43,8 +43,10 @@ def expected_memory(
 ) -> ExpectedMemory:
     """Return what is expected within the range of ``memory``.
 
-    The allocator's replay, times what published runs had beyond the prediction. Where there is
-    none, published readings take its place.
+    The allocator's replay, which is of this stack, times what runs on this machine had beyond it.
+    What published runs had beyond their predictions is in the range of ``memory``: they ran with
+    other versions and allocators. Models without formulas are not replayed, and published readings
+    take its place.
     """
     peak, context = memory.peak_allocated_bytes, memory.context_bytes
     if cluster.device == "cpu":
@@ -52,15 +54,16 @@ def expected_memory(
     reserved = replayed_bytes(workload, layout, batch)
     if reserved is None:
         reserved = round(peak * overheads().reserved_over_allocated.expected)
-    method = workload.method
-    error = narrowed(peak_ratio(method), memory_ratios(cluster, method=method))
-    expected = max(peak, min(round(reserved * error.expected), memory.high_bytes - context))
+    own = memory_ratios(cluster, method=workload.method)
+    expected = max(
+        peak, min(round(reserved * (median(own) if own else 1)), memory.high_bytes - context)
+    )
     return ExpectedMemory(peak, expected, context)
 
 
 def replayed_bytes(workload: Workload, layout: Layout, batch: Batch) -> int | None:
-    """Return the bytes that the allocator's replay reserves; None where there is none: FSDP gathers
-    and reduces on streams of its own, which are not replayed."""
-    if isinstance(workload.model, TracedSpec) or layout.strategy == "fsdp":
+    """Return the bytes that the allocator's replay reserves; None for a model without
+    formulas."""
+    if isinstance(workload.model, TracedSpec):
         return None
     return expected_reserved_bytes(workload, layout, batch, numerics_of(workload, layout))

@@ -11,7 +11,7 @@ from itertools import accumulate
 from planner.forward.model_pass import ModelPass
 from planner.memory.footprint import gradient_sink, waits_above
 from planner.search.candidate import Candidate
-from planner.tape.attention_kernels import as_kernels_see
+from planner.tape.attention_workspaces import as_kernels_see
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.settings_cache import PASS, cached_by_settings

@@ -1,9 +1,13 @@
 """Attention kernels as bytes: what they save, and what they allocate inside."""
 
-from typing import NamedTuple
-
-from planner.base.units import FP32_BYTES, round_up
+from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
+from planner.tape.attention_workspaces import (
+    HeadShape,
+    flash_workspace,
+    is_older,
+    memory_efficient_workspace,
+)
 from planner.tape.operators import (
     add,
     cast,
@@ -17,46 +21,9 @@ from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Tensor
 from planner.workload.workload import Batch
 
-FLASH_ROWS = 128
-"""Rows that sequence lengths are rounded up to; read:
-aten/src/ATen/native/transformers/cuda/flash_attn/flash_api.cpp, mha_bwd."""
-FLASH_HEAD = 32
-"""Elements that head sizes are rounded up to; read: the same function."""
-
-FIRST_WITH_FLASH = 8.0
-"""Compute capability from which on there is flash attention, and bf16 in other kernels."""
-
 ATTENTION_FORWARD, ATTENTION_BACKWARD = 2, 5
 """Products of scores in a fused kernel, forward and backward (Dao, arXiv:2307.08691, section
 3.1.2)."""
-
-
-class HeadShape(NamedTuple):
-    """Queries, keys and values of one micro-batch as attention sees them."""
-
-    batch: int
-    length: int
-    heads: int
-    key_value_heads: int
-    head_dim: int
-    value_dim: int | None = None
-    """Width of one head's values where it differs, as in latent attention; queries and keys then
-    lie head by head already."""
-
-    @property
-    def values(self) -> int:
-        """Width of one head's values."""
-        return self.value_dim or self.head_dim
-
-    @property
-    def output_elements(self) -> int:
-        """Elements of the output."""
-        return self.query_rows * self.values
-
-    @property
-    def query_rows(self) -> int:
-        """Rows of queries over all heads and samples."""
-        return self.batch * self.heads * self.length
 
 
 def fused_attention(
@@ -68,11 +35,13 @@ def fused_attention(
     *,
     shape: HeadShape,
     device: Device,
+    capability: str | None,
 ) -> Tensor:
     """Return the output of scaled dot product attention: scores are never whole, their log-sum-exp
     is saved.
 
-    Without a bias half of the scores are masked, and skipped.
+    Without a bias half of the scores are masked, and skipped. ``capability`` is the card's; None
+    for one with flash attention.
     """
     sizes = tuple((x.elements, x.width) for x in (query, key, value))
     query_width = query.width
@@ -87,40 +56,22 @@ def fused_attention(
     statistics = tape.new(shape.query_rows, FP32_BYTES, "log-sum-exp of the scores")
     saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
 
+    is_flash = bias is None and query_width < FP32_BYTES and not is_older(capability)
+
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        _inside = _attention_workspace(tape, shape, sizes[0][1]) if device == "cuda" else None
         work = flops * ATTENTION_BACKWARD // ATTENTION_FORWARD, 2 * moved, query_width
         tape.multiplies(*work, kind=kind, length=shape.length)
-        return [
+        gradients: list[Tensor | None] = [
             tape.new(size, width, f"gradient of the {name}")
             for (size, width), name in zip(sizes, ("query", "key", "value"), strict=True)
         ]
+        if device == "cuda" and is_flash:
+            flash_workspace(tape, shape, query_width)
+        elif device == "cuda":
+            memory_efficient_workspace(tape, shape, query_width, capability)
+        return gradients
 
     return tape.record(output, (query, key, value), saved, backward)
-
-
-def _attention_workspace(tape: Tape, shape: HeadShape, width: int) -> list[Tensor]:
-    """Return what the gradient's kernel allocates: the query's gradient in fp32, a row sum, and the
-    gradients of keys and values for every query head of a group before they are summed.
-
-    read: flash_api.cpp, mha_bwd: dq_accum, softmax_d, dk_expanded, dv_expanded. The memory
-    efficient kernel, for masks and older cards, accumulates the query's gradient too
-    (mem_eff_attention/kernel_backward.h, workspace_elements_gq) and sums rows (delta); fp32, which
-    flash attention refuses, needs no accumulator.
-    """
-    rows = shape.batch * shape.heads * round_up(shape.length, FLASH_ROWS)
-    if width == FP32_BYTES:
-        return [tape.new(rows, FP32_BYTES, "row sums")]
-    made = [
-        tape.new(
-            rows * round_up(shape.head_dim, FLASH_HEAD), FP32_BYTES, "gradient of the query in fp32"
-        ),
-        tape.new(rows, FP32_BYTES, "row sums"),
-    ]
-    if shape.heads != shape.key_value_heads:
-        expanded = shape.query_rows * shape.head_dim
-        made += [tape.new(expanded, width, "gradient of expanded heads") for _ in range(2)]
-    return made
 
 
 def eager_attention(
@@ -195,18 +146,10 @@ def has_fused_kernel(
         return not drops
     if masked:
         return True
-    older = float(batch.compute_capability or FIRST_WITH_FLASH) < FIRST_WITH_FLASH
+    older = is_older(batch.compute_capability)
     if grouped:
         return width < FP32_BYTES and not older
     return width == FP32_BYTES or fp16 or not older
-
-
-def as_kernels_see(batch: Batch) -> Batch:
-    """Return the batch as every card with flash attention has it, on which a pass is the same."""
-    capability = batch.compute_capability
-    if capability is None or float(capability) < FIRST_WITH_FLASH:
-        return batch
-    return batch._replace(compute_capability=None)
 
 
 def lies_as_query(*, batch: Batch, width: int, masked: bool) -> bool:
@@ -218,7 +161,7 @@ def lies_as_query(*, batch: Batch, width: int, masked: bool) -> bool:
     """
     if batch.device == "cpu":
         return True
-    older = float(batch.compute_capability or FIRST_WITH_FLASH) < FIRST_WITH_FLASH
+    older = is_older(batch.compute_capability)
     return not masked and width < FP32_BYTES and not older
 
 

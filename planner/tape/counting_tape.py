@@ -89,6 +89,7 @@ class CountingTape(Tape):
         kind: ProductKind = "product",
         again: bool = False,
         length: int = 0,
+        casts: int = 0,
     ) -> None:
         self._announced = _Announced(kind, flops, num_bytes, width, again, length)
 

@@ -3,7 +3,8 @@
 from planner.hardware.cluster import Device
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
-from planner.tape.attention_kernels import HeadShape, operand, repeated_heads, scores
+from planner.tape.attention_kernels import operand, repeated_heads, scores
+from planner.tape.attention_workspaces import HeadShape
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 

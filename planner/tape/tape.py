@@ -56,10 +56,12 @@ class UncountedWork:
         kind: ProductKind = "product",
         again: bool = False,
         length: int = 0,
+        casts: int = 0,
     ) -> None:
         """State that the next kernel multiplies: operations, bytes read and written, and bytes per
         element of its operands; ``again`` where backward repeats what forward did; ``length`` of
-        the sequences that attention reads, in tokens."""
+        the sequences that attention reads, in tokens; ``casts``: how many operands are made
+        after its output."""
 
     def dequantizes(self, num_bytes: int) -> None:
         """State that the next kernel makes a matrix from its codes: bytes read and written."""
@@ -101,6 +103,8 @@ class Tape(UncountedWork):
     ) -> None:
         self.log: list[StorageEvent] = []
         self.kept_gradients: list[Storage] = []
+        self.leaf_gradients: list[Tensor] = []
+        """Gradients of activations that are leaves, which end with the graph."""
         self.borders: list[tuple[int, int]] = []
         """Beginning of each layer: the last node before it, and its position in the log."""
         self.passed: list[int] = []
@@ -369,7 +373,9 @@ class Tape(UncountedWork):
             return
         gradient = arrived.pop(leaf)
         leaf.storage = None  # a leaf is its own node, so that references alone never end it
-        if self._sink == "keep":
+        if leaf.gradient_owner == "activations":
+            self.leaf_gradients.append(gradient)
+        elif self._sink == "keep":
             self._keep(gradient, leaf.gradient_owner)
         elif self._sink == "reduce":
             self._reduce(gradient, leaf.gradient_owner)

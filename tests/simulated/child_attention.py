@@ -4,12 +4,13 @@ what its own attention allocates where it chooses none."""
 import json
 
 import torch
-from torch.nn.attention import SDPBackend
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from launcher.training.model_building import pin_attention_backends
 
 NAMES = {int(backend.value): name for name, backend in SDPBackend.__members__.items()}
-
+HELD: list[tuple[torch.Tensor, ...]] = []
+"""Gradients, which the thread of a backward pass would let go of at any time after it."""
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -57,6 +58,23 @@ def whole_scores() -> dict[str, int]:
     return peaks
 
 
+def under_a_mask(dtype: torch.dtype, head: int) -> int:
+    """Bytes at the largest moment of the gradient of memory-efficient attention, above what it is
+    given."""
+    shape = (2, 3, 1000, head)
+    query, key, value = (
+        torch.empty(shape, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3)
+    )
+    mask = torch.empty(2, 1, 1000, 1008, device="cuda", dtype=dtype)[..., :1000]
+    with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
+        output = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
+    gradient = torch.empty_like(output)
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    HELD.append(torch.autograd.grad(output, [query, key, value], gradient))
+    return torch.cuda.max_memory_allocated() - before
+
+
 def choices() -> dict[str, list[str]]:
     return {
         name: [choice(dtype, masked=masked) for masked in (False, True)]
@@ -70,5 +88,13 @@ if __name__ == "__main__":
     pin_attention_backends()
     # Not last: a process that ends right after a backward pass may end before the pass's thread,
     # which then wants an interpreter that is gone.
-    pinned = {"whole_scores": whole_scores(), "pinned": choices(), "unmasked": unmasked()}
+    pinned = {
+        "whole_scores": whole_scores(),
+        "under_a_mask": {
+            dtype.itemsize: {head: under_a_mask(dtype, head) for head in (64, 96, 128, 256)}
+            for dtype in (torch.float16, torch.float32)
+        },
+        "pinned": choices(),
+        "unmasked": unmasked(),
+    }
     print(json.dumps({"default": by_default, **pinned}))

@@ -8,7 +8,8 @@ import pytest
 
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, FP32_BYTES
 from planner.hardware.cards import load_gpu
-from planner.tape.attention_kernels import HeadShape, has_fused_kernel, math_attention
+from planner.tape.attention_kernels import fused_attention, has_fused_kernel, math_attention
+from planner.tape.attention_workspaces import HeadShape
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter
 from planner.workload.workload import Batch
@@ -30,8 +31,8 @@ CHOSEN = {
 
 @cache
 def attention(card: str) -> Any:
-    """What PyTorch does on this card."""
-    return facts(card, "child_attention")
+    """What PyTorch does on this card, with blocks that are as long as what is asked for."""
+    return facts(card, "child_attention", PYTORCH_ALLOC_CONF="expandable_segments:True")
 
 
 @pytest.mark.parametrize("card", CHOSEN)
@@ -55,6 +56,27 @@ def test_the_plan_knows_where_no_fused_kernel_takes_the_operands(card: str) -> N
     }
     seen = attention(card)["unmasked"].items()
     assert predicted == {name: [each != "MATH" for each in kinds] for name, kinds in seen}
+
+
+@pytest.mark.parametrize("card", CHOSEN)
+def test_gradients_under_a_mask_take_what_the_tape_says(card: str) -> None:
+    """Beyond what is given; tiles of gradients depend on the card and on the width of a head."""
+    for width, counted in attention(card)["under_a_mask"].items():
+        for head, taken in counted.items():
+            shape = HeadShape(2, 1000, 3, 3, int(head))
+            tape, size = Tape(sink="keep", fp16=True), shape.output_elements
+            query, key, value = (Parameter(size, int(width), trains=True) for _ in range(3))
+            mask = tape.new(2 * 1000**2, int(width), "mask")
+            output = fused_attention(
+                *(tape, query, key, value, mask),
+                shape=shape,
+                device="cuda",
+                capability=load_gpu(card).compute_capability,
+            )
+            turn, gradient = len(tape.log), tape.new(size, int(width), "gradient")
+            tape.backward(output, gradient)
+            levels = list(accumulate(num_bytes for num_bytes, *_ in tape.log))
+            assert taken == max(levels[turn:]) - levels[turn], (width, head)
 
 
 def test_whole_scores_take_what_the_tape_says() -> None:

@@ -17,7 +17,8 @@ from benchmarks.accuracy.litgpt.operators import (
 from benchmarks.accuracy.litgpt.weights import COMPUTE, Attention
 from planner.base.units import FP32_BYTES
 from planner.tape import operators as ops
-from planner.tape.attention_kernels import HeadShape, fused_attention
+from planner.tape.attention_kernels import fused_attention
+from planner.tape.attention_workspaces import HeadShape
 from planner.tape.tensors import Tensor
 
 ADAPTER_PROMPT = 10
@@ -150,8 +151,15 @@ class GPT:
         """CausalSelfAttention.scaled_dot_product_attention."""
         if self.linears.shape.attention_softcapping:
             return self._capped_attention(q, k, v)
+        return self._fused(q, k, v, None)
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Run the fused kernel of a card with flash attention."""
         return fused_attention(
-            self.linears.tape, q, k, v, None, shape=self._head_shape(), device="cuda"
+            *(self.linears.tape, q, k, v, bias),
+            shape=self._head_shape(),
+            device="cuda",
+            capability=None,
         )
 
     def _capped_attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -181,7 +189,7 @@ class GPT:
         rows = ADAPTER_PROMPT * shape.query_size
         ak, av = ops.slice_of(tape, aqkv, rows), ops.slice_of(tape, aqkv, rows)
         bias = tape.new(self.length * PROMPT_BIAS_COLUMNS, COMPUTE, "mask of ones as a bias")
-        ay = fused_attention(tape, q, ak, av, bias, shape=self._head_shape(), device="cuda")
+        ay = self._fused(q, ak, av, bias)
         gated = ops.mul(tape, gate, ay, "gated attention to the prompt")
         return ops.add(tape, y, gated, "attention and the prompt's")
 
