@@ -5,6 +5,9 @@ import re
 import pytest
 
 from benchmarks.marks import ACCURACY_PAGE, READMES
+from benchmarks.simulated import edge
+from benchmarks.simulated.__main__ import RESULTS, read_rows
+from benchmarks.simulated.summary import error_of
 from planner.base.phrases import Language
 from tests.test_layering import ROOT
 
@@ -18,6 +21,15 @@ ERRORS: dict[Language, str] = {
     "\u4e2d\u4f4d\u6570\u4e3a\\s*(\\S+) %\uff0895 % \u5728 (\\S+) %",
 }
 """How each README says the errors of memory and speed."""
+SIMULATED: dict[Language, str] = {
+    "en": r"in (\d+) plans of one card and (\d+) of several was within (\S+) % and (\S+) % .*?"
+    r"all of (\d+) plans ran",
+    "zh": "(\\d+) \u4e2a\u5355\u5361\u65b9\u6848\u4e0e (\\d+) \u4e2a\u591a\u5361\u65b9\u6848.*?"
+    "\u8d85\u8fc7 (\\S+) % \u548c (\\S+) %\uff1b(\\d+) \u4e2a",
+}
+"""How each README says what was seen on simulated cards."""
+TRAINING = ("load", "forward", "backward", "optimizer_step", "save")
+"""Phases that it says this of."""
 
 
 def text_of(language: Language) -> str:
@@ -49,6 +61,20 @@ def test_the_errors_are_those_of_the_tables(language: Language) -> None:
     for figure, measured in zip(said.groups(), (*memory.groups(), *speed.groups()), strict=True):
         digits = len(figure.partition(".")[2])
         assert figure == f"{float(measured):.{digits}f}"
+
+
+@pytest.mark.parametrize("language", READMES)
+def test_what_simulated_cards_counted_is_in_their_rows(language: Language) -> None:
+    said = re.search(SIMULATED[language], text_of(language), re.DOTALL)
+    assert said is not None
+    rows = [row for row in read_rows(RESULTS) if row["phase"] in TRAINING and not row["reason"]]
+    plans, worst = [], []
+    for several in (False, True):
+        those = [row for row in rows if row["point"][0].isdecimal() == several]
+        plans.append(str(len({row["point"] for row in those})))
+        worst.append(f"{100 * max(abs(error_of(row)) for row in those):.1f}")
+    edges = [row for row in read_rows(edge.RESULTS) if not row["reason"]]
+    assert said.groups() == (*plans, *worst, str(len(edges)))
 
 
 def test_both_readmes_show_the_same_commands() -> None:
