@@ -241,7 +241,7 @@ class Tape(UncountedWork):
 
         def backward(gradient: Tensor) -> list[Tensor | None]:
             arrived: list[Tensor | None] = [None] * len(kept)
-            zeros = [self.new(*size, "gradient of zeros") for size in others]
+            zeros = [self.new(*size, "zeros for an output's gradient") for size in others]
             again, beside = run(
                 *[_leaf(number, arrived, *each) for number, each in enumerate(kept)]
             )
