@@ -25,7 +25,7 @@ def bloom_layer(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     fed = decoder.residual_dropout(decoder.linear(layer, "down_proj", fed))
     output = ops.add(tape, attended, fed, "residual after the MLP")
     if not tape.recomputes:
-        decoder.left_over = weights.detached()
+        decoder.beside = weights
     return output
 
 

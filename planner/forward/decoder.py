@@ -63,9 +63,8 @@ class Decoder(Struct, kw_only=True, eq=False):
     """Keys and values that several layers attend to, while a layer runs."""
     cache: list[Tensor] | None = None
     """Keys and values that generation keeps; None where it does not generate."""
-    left_over: Tensor | None = None
-    """Tensor that a layer returns beside its output, where the loop over layers holds it while the
-    next one runs."""
+    beside: Tensor | None = None
+    """Tensor that a layer returns beside its output, until :meth:`taken_beside` takes it."""
     _token_mask: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -120,6 +119,12 @@ class Decoder(Struct, kw_only=True, eq=False):
             yield
         finally:
             self.shared_keys = {}
+
+    def taken_beside(self) -> Tensor | None:
+        """Return what the layer that has run returns beside its output, and hold it no longer: the
+        loop over layers does while the next one runs."""
+        taken, self.beside = self.beside, None
+        return taken
 
     # --- linear layers --------------------------------------------------------------------
 

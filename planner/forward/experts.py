@@ -46,7 +46,7 @@ def mixture(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> 
 def _sparse(decoder: Decoder, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor:
     """Mirror PhimoeSparseMoeBlock.forward, which multiplies its input by noise in its place."""
     if experts.jitter:
-        x = views.multiplied_in_place(decoder.tape, x, "input of the experts by noise")
+        x = views.multiplied_in_place(decoder.tape, x, "input of the experts")
     _logits, scores, chosen, x = sparse_router(decoder, layer, x, experts)
     return grouped_experts(decoder, layer, x, scores, chosen, experts)
 

@@ -41,7 +41,7 @@ def latent_attention(
         chosen = chosen_keys(decoder, layer, x, latent_q, tables, latent)
         _mask = mask_of_chosen(decoder, chosen)
         if decoder.workload.model.model_type in HANDS_ON_CHOSEN and not decoder.tape.recomputes:
-            decoder.left_over = chosen
+            decoder.beside = chosen
     attended, weights = _attend(decoder, layer, query, key, value, latent)
     return decoder.linear(layer, "o_proj", attended), weights
 

@@ -175,28 +175,28 @@ class ModelPass:
         if self._workload.model.local_rotary and self._trains:
             self._held += [table for pair in tables.values() if pair for table in pair]
         keys: SharedKeys = {}
+        beside: Tensor | None = None
         for number, (kind, recomputed) in enumerate(self._layers):
             tape.border()
             layer = Layer(f"layers.{number}", kind)
             gate = part_of_a_layer(self._decoder)
             if recomputed:
-                arguments = [*shared, *self._handed_on()]
-                x = self._checkpointed(layer, x, tables[kind], gate, arguments, keys)
+                arguments = [*shared, *self._handed_on(beside)]
+                x, beside = self._checkpointed(layer, x, tables[kind], gate, arguments, keys)
                 del arguments
             else:
                 with self._decoder.sharing(keys):
                     x = decoder_layer(self._decoder, layer, x, tables[kind], gate)
+                beside = self._decoder.taken_beside()
         tape.border()
         x = norm(self._decoder, "norm", x)
         self._decoder.per_layer_inputs = None
-        self._decoder.left_over = None
         return x
 
-    def _handed_on(self) -> list[Tensor]:
+    def _handed_on(self, beside: Tensor | None) -> list[Tensor]:
         """Return what the layer before hands to the next one beside its output."""
-        chosen = self._decoder.left_over
         hands_on = self._workload.model.model_type in HANDS_ON_CHOSEN
-        return [chosen] if hands_on and chosen is not None else []
+        return [beside] if hands_on and beside is not None else []
 
     def _masks(self, width: int) -> dict[int | None, Tensor]:
         """Return one mask for each window; eager attention adds it to the scores, so that it always
@@ -225,7 +225,7 @@ class ModelPass:
         gate: Tensor | None,
         shared: list[Tensor],
         keys: SharedKeys,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         def run(given: Tensor, part: Tensor | None = gate, _held: list[Tensor] = shared) -> Tensor:
             """Checkpointing holds every argument of the layer until it has run again."""
             with self._decoder.sharing(keys):
@@ -235,5 +235,8 @@ class ModelPass:
         hides_inputs = settings.quantization is not None and settings.quantization.hides_inputs
         sharded_adapters = settings.adapter is not None and self._numerics.keeps_linear_inputs
         if hides_inputs or sharded_adapters:
-            return self.tape.checkpoint_reentrant(run, x, *(() if gate is None else (gate,)))
-        return self.tape.checkpoint(run, x)
+            parts = () if gate is None else (gate,)
+            return self.tape.checkpoint_reentrant(
+                lambda *given: (run(*given), self._decoder.taken_beside()), x, *parts
+            )
+        return self.tape.checkpoint(run, x), self._decoder.taken_beside()

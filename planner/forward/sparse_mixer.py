@@ -23,7 +23,7 @@ def sparse_router(
     indices, and the input, which has been multiplied by noise in its place."""
     tape, count = decoder.tape, experts.num_experts
     if experts.jitter:
-        x = views.scaled_through_a_view(tape, x, "input of the router by noise")
+        x = views.scaled_through_a_view(tape, x, "input of the router")
     weight = decoder.expert_parameter(layer, "router", decoder.workload.model.hidden_size * count)
     logits = decoder.product(weight, x, count, "router logits")
     variables: dict[str, Tensor] = {}

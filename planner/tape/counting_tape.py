@@ -9,11 +9,11 @@ Source: Williams, Waterman, Patterson, "Roofline", doi:10.1145/1498765.1498785: 
 long as the slower of its operations and its bytes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from planner.base.units import FP32_BYTES
-from planner.tape.tape import GradientSink, ProductKind, Tape
+from planner.tape.tape import GradientSink, ProductKind, RunAgain, Tape
 from planner.tape.tensors import RENAMED, Backward, Node, Owner, Region, Storage, Tensor
 
 KernelPhase = Literal["forward", "backward", "recompute"]
@@ -172,12 +172,12 @@ class CountingTape(Tape):
         self._phase = "backward"
         super().backward(output, gradient)
 
-    def checkpoint_reentrant(self, run: Callable[..., Tensor], *given: Tensor) -> Tensor:
-        def timed(*inputs: Tensor) -> Tensor:
+    def checkpoint_reentrant(self, run: RunAgain, *given: Tensor) -> tuple[Tensor, Tensor | None]:
+        def timed(*inputs: Tensor) -> tuple[Tensor, Tensor | None]:
             before, self._phase = self._phase, self._again[self._phase]
-            output = run(*inputs)
+            made = run(*inputs)
             self._phase = before
-            return output
+            return made
 
         return super().checkpoint_reentrant(timed, *given)
 

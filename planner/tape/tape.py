@@ -86,6 +86,10 @@ it by way of a bucket. The last two free it at once, unless it is larger than a 
 waits until the next one arrives."""
 
 
+RunAgain = Callable[..., tuple[Tensor, Tensor | None]]
+"""A region's forward pass: its output, and what it returns beside it."""
+
+
 class _RecomputedEnough(Exception):  # noqa: N818 - a signal, not an error
     """Ends a recomputation when all that backward needs is there again."""
 
@@ -225,25 +229,35 @@ class Tape(UncountedWork):
         self._region = None
         return output
 
-    def checkpoint_reentrant(self, run: Callable[..., Tensor], *given: Tensor) -> Tensor:
+    def checkpoint_reentrant(self, run: RunAgain, *given: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run a region without a graph; backward runs it again with one, and goes through that.
 
         read: torch/utils/checkpoint.py at 2.13, CheckpointFunction: its own backward holds the
-        incoming gradient, the inputs and the output until all of the region has been passed.
+        incoming gradients, the inputs and the outputs until all of the region has been passed.
+        torch/csrc/autograd/python_function.cpp, PyNode::apply: an output that gets no gradient gets
+        one of zeros.
         """
         self._without_graph = True
-        output = run(*(each.detached() for each in given))
+        output, beside = run(*(each.detached() for each in given))
+        others = () if beside is None else ((beside.elements, beside.width),)
         self._without_graph = False
         kept = [(each.detached(), each.node is not None) for each in given]
 
         def backward(gradient: Tensor) -> list[Tensor | None]:
             arrived: list[Tensor | None] = [None] * len(kept)
-            again = run(*[_leaf(number, arrived, *each) for number, each in enumerate(kept)])
+            zeros = [self.new(*size, "zeros for an output's gradient") for size in others]
+            again, beside = run(
+                *[_leaf(number, arrived, *each) for number, each in enumerate(kept)]
+            )
             self.autocast_ends()
-            self._pass_back(*begin(again, gradient), [])
+            gradients, queue = begin(again, gradient)
+            if beside is not None and isinstance(beside.node, Node):
+                gradients[beside.node] = zeros[0].viewed()
+                heappush(queue, (-beside.node.sequence, beside.node))
+            self._pass_back(gradients, queue, [])
             return arrived
 
-        return self.record(output, given, given, backward)
+        return self.record(output, given, given, backward), beside
 
     def _recompute(self, region: Region) -> None:
         self._region, self._refilling = region, True

@@ -214,6 +214,14 @@ def test_peak_of_an_int8_base(
     hold_against_trace(work, micro_batch_size, zero_stage=zero_stage, checkpointing=checkpointing)
 
 
+@pytest.mark.usefixtures("tile_width")
+def test_peak_where_a_layer_returns_more_than_its_output() -> None:
+    """Bloom's blocks return their attention weights, which a recomputation by reentrant backward
+    holds and gives a gradient of zeros."""
+    work = workload_of(SHAPES["bloom"], "qlora", "bf16", 0.1, "all-linear", named="qlora-int8")
+    hold_against_trace(work, 2, zero_stage=0, checkpointing=1)
+
+
 def hold_against_trace(
     work: Workload, micro_batch_size: int, *, zero_stage: ZeroStage, checkpointing: int
 ) -> None:
