@@ -20,7 +20,7 @@ from planner.speed.step_time import launch_s, update_bytes
 
 FILE = Path(__file__).parent / "sources.yaml"
 EVERY = "every row"
-Reads = Literal["seconds of a step", "tokens per second", "minutes for 1,000 samples"]
+Reads = Literal["seconds of a step", "tokens per second"]
 
 
 class SpeedSource(Spec):
@@ -52,12 +52,7 @@ def measured_s(row: Row) -> float:
     """Return the measured seconds of one optimizer step."""
     reads, throughput = speed_sources()[row.source].reads, row.throughput
     assert throughput is not None
-    if reads == "seconds of a step":
-        return throughput
-    if reads == "tokens per second":
-        return tokens(row) / throughput
-    samples = row.micro_batch_size * row.gradient_accumulation_steps
-    return throughput * 60 / 1000 * samples
+    return tokens(row) / throughput if reads == "tokens per second" else throughput
 
 
 def tokens(row: Row) -> int:
