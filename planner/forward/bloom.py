@@ -13,6 +13,9 @@ and its product with x."""
 BACKWARD_TEMPORARIES = 5
 """Number of tensors that bloom_gelu_back makes on its way: the tanh, ``x / 2``, ``1 - tanh^2``,
 ``0.107 x`` and its product."""
+RETURNS_WEIGHTS = ("bloom",)
+"""Architectures whose layers return their attention weights, which the loop over layers holds while
+the next one runs."""
 
 
 def bloom_layer(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from planner.base.units import FP32_BYTES
+from planner.forward.bloom import RETURNS_WEIGHTS
 from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Strategy
@@ -181,11 +182,12 @@ def tape_pass(
     """Return :func:`micro_batch` for a model with a forward pass in planner/forward."""
     first, *others = _placed(workload, checkpointing)
     kinds = tuple(dict.fromkeys(others))
+    ends = others[-1:] if workload.model.model_type in RETURNS_WEIGHTS else ()
     passed = stretches_of(
         workload,
         batch,
         numerics,
-        layers=tuple(each.layer for each in (first, *kinds)),
+        layers=tuple(each.layer for each in (first, *kinds, *ends)),
         sink=sink,
         reduce_bucket_size=reduce_bucket_size,
     )
@@ -202,6 +204,9 @@ class _Placed(NamedTuple):
     behind_experts: bool
     """Whether one before it has experts, whose output may be wider than the embeddings, and then
     the residual stream, too."""
+    behind_recomputed: bool
+    """Whether the one before it is recomputed and returns its attention weights, which then go when
+    this one has run, since no graph keeps them."""
 
 
 def _placed(workload: Workload, checkpointing: int) -> list[_Placed]:
@@ -209,8 +214,10 @@ def _placed(workload: Workload, checkpointing: int) -> list[_Placed]:
     model = workload.model
     trains = {kind: bool(workload.adapted(kind)) for kind in model.kinds}
     trained, routed, found = workload.method == "full", False, list[_Placed]()
+    weighed, recomputed = model.model_type in RETURNS_WEIGHTS, False
     for layer in passed_layers(model, checkpointing):
-        found.append(_Placed(layer, trained, routed))
+        found.append(_Placed(layer, trained, routed, weighed and recomputed))
+        recomputed = layer.recomputed
         trained = trained or trains[layer.kind] or bool(workload.adapted_outside)
         routed = routed or layer.kind.routed
     return found

@@ -146,7 +146,7 @@ def test_the_fewer_layers_recompute_the_more_is_kept(
     assert peaks == sorted(peaks)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "bloom-560m"])
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("checkpointing", [0, 1, 2, 3])
 def test_layers_laid_end_to_end_are_the_whole_model(
