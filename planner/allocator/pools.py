@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 
 SMALL_REQUEST_BYTES = 1_048_576
@@ -27,8 +29,7 @@ ADDRESS_SPACE_BYTES = 2**48
 """Bytes of addresses that there are, 256 TiB; read: the note "Expandable Segments"."""
 
 
-@dataclass(slots=True)
-class DeviceDriver:
+class DeviceDriver(Struct, eq=False):
     """Memory that the driver has, and how much of it is taken."""
 
     capacity_bytes: int | None
@@ -50,8 +51,7 @@ class DeviceDriver:
         self.reserved_bytes -= num_bytes
 
 
-@dataclass(slots=True, eq=False)
-class Block:
+class Block(Struct, eq=False):
     """A run of addresses, linked to its neighbours of one segment."""
 
     address: int
