@@ -59,7 +59,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "unnamed.csv": (b"text,\na,b\n", "unnamed.csv:2: 'b' is in a column without a name"),
     "text.arrow": (b"text", "text.arrow: is not an Arrow stream ("),
     "word.json": (b'"text"', "word.json:1: a JSON array of records is expected"),
-    "ragged.csv": (b"text,x\na,1\nb\n", "ragged.csv:3: the row has 1 fields and the header 2"),
+    "ragged.csv": (b"text,x\na,1\nb\n", "ragged.csv:3: the row has 1 field and the header 2"),
     "quote.csv": (b'text\n"a\n', "quote.csv:2: is not CSV (unexpected end of data)"),
     "twice.csv": (b"text,text\na,b\n", "twice.csv:1: column 'text' is there twice"),
     "header.csv": (b"question\na\n", "header.csv:2: fields are question; expected messages"),

@@ -106,7 +106,7 @@ def test_what_the_nodes_would_refuse_to_resume(name: EngineName, tmp_path: Path)
 def test_a_package_that_the_nodes_lack(tmp_path: Path) -> None:
     tracked = plan(data__source="demo", training={"max_steps": 4, "report_to": ["clearml"]})
     here = replace(job(tracked), directory=tmp_path / "run")
-    with pytest.raises(InvalidRequestError, match="needs clearml, which is not installed here"):
+    with pytest.raises(InvalidRequestError, match=r"not installed here \(clearml\): pip install"):
         run_job("slurm", here, dry_run=False, detach=False)
     assert list(tmp_path.iterdir()) == []
 

@@ -30,12 +30,12 @@ from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES
 
 UNBOUNDED = {
+    "_accuracy",
     "_preset",
     "_settings_type",
     "aliases",
     "attribute_docstrings",
     "load_gpu",
-    "peak_ratio",
     "translations",
 }
 """Functions of the name of a preset, a method or a language, and of a declaration in the source."""

@@ -99,7 +99,7 @@ def test_formulas_of_optimizers(name: str, stage: ZeroStage | None) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("number", "model"), enumerate(shapes()))
+@pytest.mark.parametrize(("number", "model"), list(enumerate(shapes())))
 def test_formulas_of_the_golden_requests(number: int, model: str) -> None:
     """One of each model's requests, another for each; all of them would take minutes."""
     requests = list(product(MACHINES, METHODS))
