@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks.marks import ACCURACY_PAGE, READMES
 from benchmarks.simulated import edge
-from benchmarks.simulated.__main__ import RESULTS, read_rows
+from benchmarks.simulated.__main__ import RESULTS
+from benchmarks.simulated.result_rows import read_rows
 from benchmarks.simulated.summary import error_of
 from planner.base.phrases import Language
 from tests.test_layering import ROOT

@@ -5,7 +5,6 @@ command goes on where it stopped.
 """
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from typing import IO, Any
 
 from benchmarks.measure.environment import PACKAGES, host_environment
 from benchmarks.simulated.points import Point, points
+from benchmarks.simulated.result_rows import Row, append, read_rows
 from benchmarks.simulated.summary import MARKS, PAGE, markdown, summary
 from launcher.rehearsal.phases import Between, random_weights
 from launcher.rehearsal.simulated import counted_side
@@ -44,7 +44,6 @@ POINT_SECONDS = 600
 MAX_CARDS = 4
 NOT_REHEARSED = {"save"}
 """Where ranks share parameters or states: a rehearsal does not gather what is saved."""
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -76,14 +75,6 @@ def main() -> None:
         MARKS.write(PAGE, markdown(rows))
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of earlier runs."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def predict_again(path: Path) -> None:
     """Renew the predictions of all counted rows, as the planner makes them today."""
     rows, by_name = read_rows(path), {point.name: point for point in points()}
@@ -95,7 +86,7 @@ def predict_again(path: Path) -> None:
         known = predictions(plan) if isinstance(plan, Plan) else {}
         renewed += [{**row, **known.get(row["phase"], {})} for row in of_point]
     path.unlink()
-    append(path, renewed)
+    append(path, COLUMNS, renewed)
 
 
 def run_points(chosen: Sequence[Point], path: Path, deadline: float) -> None:
@@ -108,7 +99,7 @@ def run_points(chosen: Sequence[Point], path: Path, deadline: float) -> None:
                 if time.monotonic() > deadline:
                     return
                 rows = run_point(server, point)
-                append(path, rows)
+                append(path, COLUMNS, rows)
                 keep_environment(path)
                 print(point.name, rows[-1]["reason"] or f"{rows[-1]['seconds']} s", flush=True)
 
@@ -237,16 +228,6 @@ def last_line(text: str) -> str:
     """Return the last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
-
-
-def append(path: Path, rows: Sequence[Row]) -> None:
-    """Add rows to the results."""
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 def keep_environment(path: Path) -> None:

@@ -7,7 +7,6 @@ fallbacks are tried as ``launch`` does, with the same global batch.
 """
 
 import argparse
-import csv
 import os
 import subprocess
 import time
@@ -22,15 +21,14 @@ from benchmarks.marks import Marks
 from benchmarks.simulated.__main__ import (
     MAX_CARDS,
     POINT_SECONDS,
-    Row,
     ask,
     keep_environment,
     last_line,
     planned,
-    read_rows,
     serving,
 )
 from benchmarks.simulated.points import Point, points
+from benchmarks.simulated.result_rows import Row, append, read_rows
 from benchmarks.simulated.summary import PAGE
 from launcher.compat.torch_text import room_bytes
 from launcher.lifecycle.fallbacks import describe_layout, fallback_plans, within_room
@@ -83,7 +81,7 @@ def main() -> None:
                 if time.monotonic() > deadline:
                     break
                 row = edge_of(it, point)
-                append(row)
+                append(RESULTS, COLUMNS, [row])
                 keep_environment(RESULTS)
                 print(*row.values(), flush=True)
     rows = read_rows(RESULTS)
@@ -163,16 +161,6 @@ def recovery(machine: Machine, plan: Plan, said: str, small_mib: int) -> tuple[i
         if machine.rehearse(fallback, small_mib) == RAN:
             return number, describe_layout(fallback)
     return len(leaner), NO_FALLBACK
-
-
-def append(row: Row) -> None:
-    """Add a row to the results."""
-    is_new = not RESULTS.exists()
-    with RESULTS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 class Outcomes(NamedTuple):

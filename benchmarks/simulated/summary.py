@@ -3,13 +3,12 @@
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import median
-from typing import Any
 
 from benchmarks.marks import ROOT, Marks
+from benchmarks.simulated.result_rows import Row
 
 NAMED_FROM = 0.001
 """Share of the counted bytes from which a deviation is named."""
-Row = dict[str, Any]
 PAGE = ROOT / "docs" / "explanation" / "simulated-cards.md"
 MARKS = Marks("<!-- simulated -->", "<!-- end of simulated -->")
 RESERVED = {

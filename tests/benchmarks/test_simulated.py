@@ -12,10 +12,11 @@ pytest.importorskip("torch")
 from benchmarks.accuracy.__main__ import PUBLISHED
 from benchmarks.rows import read_rows as read_published
 from benchmarks.simulated import edge
-from benchmarks.simulated.__main__ import RESULTS, Row, planned, predictions, read_rows
+from benchmarks.simulated.__main__ import RESULTS, planned, predictions
 from benchmarks.simulated.points import Point, points
 from benchmarks.simulated.published import __main__ as published
 from benchmarks.simulated.published.replay import Replay, replays
+from benchmarks.simulated.result_rows import Row, read_rows
 from benchmarks.simulated.summary import MARKS, PAGE, error_of, markdown
 from planner.base.units import MIB
 from planner.plan.schema import Plan

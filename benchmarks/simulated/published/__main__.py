@@ -5,7 +5,6 @@ card of the same name; what it prints is held against what it printed on the rea
 """
 
 import argparse
-import csv
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from benchmarks.accuracy.__main__ import PUBLISHED
 from benchmarks.errors import relative_error
@@ -22,8 +20,9 @@ from benchmarks.measure.environment import host_environment
 from benchmarks.peers.environments import installed
 from benchmarks.rows import Row as PublishedRow
 from benchmarks.rows import read_rows
-from benchmarks.simulated.__main__ import read_rows as read_results
 from benchmarks.simulated.published.replay import Environment, Replay, replays, write_model
+from benchmarks.simulated.result_rows import Row, append
+from benchmarks.simulated.result_rows import read_rows as read_results
 from benchmarks.simulated.summary import NAMED_FROM, PAGE
 
 RESULTS = Path(__file__).parents[2] / "results" / "simulated-published.csv"
@@ -34,7 +33,6 @@ READINGS = (
 )
 """Columns of the table, in the order of a run."""
 MARKS = Marks("<!-- published -->", "<!-- end of published -->")
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -72,7 +70,7 @@ def run(replay: Replay, environments: Path, only: str, deadline: float) -> None:
         if time.monotonic() > deadline:
             return
         found = list(replayed(environment, row))
-        append(found)
+        append(RESULTS, COLUMNS, found)
         keep_environment(environment)
         for line in found:
             print(*line.values(), flush=True)
@@ -98,16 +96,6 @@ def replayed(environment: Environment, row: PublishedRow) -> Iterator[Row]:
             "counted_bytes": counted[reading],
             "seconds": seconds,
         }
-
-
-def append(rows: Sequence[Row]) -> None:
-    """Add rows to the results."""
-    is_new = not RESULTS.exists()
-    with RESULTS.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
 
 
 def keep_environment(environment: Environment) -> None:
