@@ -206,18 +206,20 @@ def _wrapper_notes(model: ModelPreset) -> list[str]:
     if spec.left_out:
         notes.append(
             Phrase(
-                "The text model alone is planned and trained, as {native_class}: {left_out} is "
-                "left out",
+                "The text model alone is planned and trained, as {native_class}: {left_out} "
+                "{number[is|are]} left out",
                 native_class=str(model.native_class),
                 left_out=", ".join(spec.left_out),
+                number=len(spec.left_out),
             )
         )
     if spec.towers:
         notes.append(
             Phrase(
-                "{towers} is in memory beside the text model and stays as it is: records are "
-                "texts alone",
+                "{towers} {number[is|are]} in memory beside the text model and "
+                "{number[stays as it is|stay as they are]}: records are texts alone",
                 towers=", ".join(spec.towers),
+                number=len(spec.towers),
             )
         )
     return notes
