@@ -81,11 +81,6 @@ def _gib(num_bytes: int) -> str:
     return f"{format_gib(num_bytes)} GiB"
 
 
-def planned_resident_bytes(plan: Plan) -> int:
-    """Return the host memory in bytes that one of a node's processes is predicted to hold."""
-    return plan.prediction.host_ram_bytes // plan.parallel.gpus_per_node
-
-
 def closing_lines(plan: Plan, run: RunDirectory, report: dict[str, Any]) -> list[str]:
     """Return the lines below the table: the loss, the place of the result, the next command."""
     training, seconds = report["training"], report["measured"]["run_time_s"]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.display.closing_summary import planned_resident_bytes
 from launcher.run.finished_run import finished_run
 from launcher.storage.json_files import read_json
 from planner.base.console import print_unpadded, wide_console
@@ -90,7 +89,7 @@ def _words(run: ComparedRun) -> dict[str, str]:
     predicted, loss = run.plan.prediction, run.evaluation_loss
     on_gpu = measured["peak_allocated_bytes"] is not None
     memory = measured["peak_allocated_bytes" if on_gpu else "peak_resident_bytes"]
-    expected = predicted.peak_allocated_bytes if on_gpu else planned_resident_bytes(run.plan)
+    expected = predicted.peak_allocated_bytes if on_gpu else _planned_resident_bytes(run.plan)
     speed = predicted.tokens_per_second
     return {
         Phrase("loss, first"): f"{training['first_loss']:.4f}",
@@ -103,3 +102,8 @@ def _words(run: ComparedRun) -> dict[str, str]:
         Phrase("peak memory"): f"{format_gib(memory)} GiB",
         Phrase("peak memory, predicted"): f"{format_gib(expected)} GiB",
     }
+
+
+def _planned_resident_bytes(plan: Plan) -> int:
+    """Return the host memory in bytes that one of a node's processes is predicted to hold."""
+    return plan.prediction.host_ram_bytes // plan.parallel.gpus_per_node

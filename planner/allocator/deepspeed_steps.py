@@ -104,11 +104,9 @@ def _zero_load(
     yield "loaded", 0
     setup = _cut(sum(load.get(key, 0) for key in SETUP), piece_bytes)
     master = _cut(sum(forward.get(key, 0) for key in MASTER), piece_bytes)
-    if layout.zero_stage < 3:
-        yield from allocated("master", master)
-    yield from allocated("setup", setup)
-    if layout.zero_stage == 3:
-        yield from allocated("master", master)
+    made = ("master", master), ("setup", setup)
+    for name, sizes in made if layout.zero_stage < 3 else reversed(made):
+        yield from allocated(name, sizes)
     yield from freed("setup", len(setup))
     if layout.zero_stage == 3:
         yield "gradients", forward.get("gradients", 0)

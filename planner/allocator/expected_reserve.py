@@ -10,7 +10,7 @@ from planner.allocator.deepspeed_steps import flat_bytes, side_bytes, zero_reque
 from planner.allocator.few_layers import FewLayers, dropped, micro_batch, passed, workspaces_of
 from planner.allocator.fsdp_steps import fsdp_requests
 from planner.allocator.fsdp_steps import side_bytes as side_bytes_of_fsdp
-from planner.allocator.held_sizes import STEPS, quantized_sizes, state_sizes, states_of
+from planner.allocator.held_sizes import STEPS, quantized_sizes, states_of
 from planner.allocator.large_requests import (
     Request,
     Sizes,
@@ -28,7 +28,6 @@ from planner.memory.footprint import moments_of
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
 from planner.memory.zero_phases import gathered_bytes, largest_copy_bytes
-from planner.plan.optimizer_presets import optimizers
 from planner.workload.dtypes import Numerics
 from planner.workload.fsdp_units import fsdp_units, shard_tensors
 from planner.workload.layout import Layout
@@ -70,11 +69,9 @@ def _of_fsdp(
     """Return the bytes under FSDP."""
     units = fsdp_units(workload, layout.world_size, numerics)
     tensors = shard_tensors(workload, layout.world_size)
-    optimizer = optimizers()[workload.settings.optimizer.name]
-    width, device = numerics.home, batch.device
-    sizes = state_sizes(optimizer, tensors, width=width, device=device)
-    states, small = split_by_pool(sizes)
-    update = numbered(step_of(workload, tensors, width=width, device=device).log)[0]
+    states, small = split_by_pool(states_of(workload, tensors, numerics, batch.device))
+    step = step_of(workload, tensors, width=numerics.home, device=batch.device)
+    update = numbered(step.log)[0]
     load = moments_of(workload, layout, batch, numerics)["load"].buffers
     requests = fsdp_requests(
         run,
@@ -95,8 +92,9 @@ def _of_torch(
 ) -> int:
     """Return the bytes without DeepSpeed."""
     resident, small = split_by_pool(_resident(workload, layout, numerics, run))
-    states, small_states = split_by_pool(states_of(workload, numerics, batch.device))
-    step = step_of(workload, trained_tensors(workload), width=numerics.home, device=batch.device)
+    tensors = trained_tensors(workload)
+    states, small_states = split_by_pool(states_of(workload, tensors, numerics, batch.device))
+    step = step_of(workload, tensors, width=numerics.home, device=batch.device)
     update = numbered(step.log)[0]
     requests = _requests(
         run,

@@ -91,7 +91,8 @@ def passed(
     last = list(dict.fromkeys(reversed(others)))[::-1]
     trace = trace_of(workload, batch, numerics, (first, *last), bucket_size=bucket_size)
     if len(trace.changes) * len(layers) <= MOST_CHANGES * (1 + len(last)):
-        trace = trace_of(workload, batch, numerics, layers, bucket_size=bucket_size)
+        if len(layers) > 1 + len(last):
+            trace = trace_of(workload, batch, numerics, layers, bucket_size=bucket_size)
         return FewLayers(trace, [], [1] * len(layers))
     counts = [1, *(others.count(layer) for layer in last)]
     left_out: list[LeftOut] = []

@@ -7,7 +7,7 @@ from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.workload.dtypes import Numerics
 from planner.workload.optimizers import shared_states, tensor_states
 from planner.workload.quantization import quantized_tensors
-from planner.workload.trained_tensors import TrainedTensor, trained_tensors
+from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload
 
 STEPS = 2
@@ -15,10 +15,13 @@ STEPS = 2
 as all later ones."""
 
 
-def states_of(workload: Workload, numerics: Numerics, device: Device) -> list[int]:
-    """Return the bytes of each optimizer state that the allocator holds."""
+def states_of(
+    workload: Workload, tensors: Sequence[TrainedTensor], numerics: Numerics, device: Device
+) -> list[int]:
+    """Return the bytes of each state of a workload's optimizer over ``tensors``: all that it
+    trains, or a rank's shards of them."""
     optimizer = optimizers()[workload.settings.optimizer.name]
-    return state_sizes(optimizer, trained_tensors(workload), width=numerics.home, device=device)
+    return state_sizes(optimizer, tensors, width=numerics.home, device=device)
 
 
 def state_sizes(

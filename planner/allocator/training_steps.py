@@ -53,7 +53,7 @@ def training_events(
         if layout.gradient_accumulation_steps > 1:
             events += _events("second", step, (change for _, change in trace.added()))
         if step == 0:
-            events += _held("state", states_of(workload, numerics, batch.device))
+            events += _held("state", states_of(workload, tensors, numerics, batch.device))
         events += _events("update", step, update)
         events += [Free(("first", step, number)) for number in trace.kept.values()]
     return events

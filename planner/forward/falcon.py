@@ -63,7 +63,11 @@ def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Ten
         attended = _whole_attention(decoder, q, k, v, bias, shape)
     else:
         attended = fused_attention(
-            *(tape, q, k, v, bias),
+            tape,
+            q,
+            k,
+            v,
+            bias,
             shape=shape,
             device=batch.device,
             capability=batch.compute_capability,

@@ -118,7 +118,11 @@ def _attend(
     masked = decoder.masked(layer.kind)
     bias = tape.new(batch.scores, q.width, "attention mask as a bias") if masked else None
     attended = fused_attention(
-        *(tape, q, k, v, bias),
+        tape,
+        q,
+        k,
+        v,
+        bias,
         shape=shape,
         device=device,
         capability=batch.compute_capability,

@@ -192,7 +192,11 @@ def _fused(
     by_head = decoder.workload.model.rotary in ("joined", "interleaved")
     is_copied = by_head and lies_as_query(batch=batch, width=q.width, masked=masked)
     attended = fused_attention(
-        *(tape, q, k, v, bias),
+        tape,
+        q,
+        k,
+        v,
+        bias,
         shape=shape,
         device=batch.device,
         capability=batch.compute_capability,

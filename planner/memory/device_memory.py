@@ -91,7 +91,6 @@ def device_memory(
     and large vocabularies a pass may leave more free than that, which is the high end then.
     """
     peak = footprint.peak_allocated_bytes
-    context = cluster.accelerator.context_bytes + host_bytes
     if cluster.device == "cpu":
         low, expected, high = resident_bytes(peak)
         return DeviceMemory(
@@ -100,6 +99,7 @@ def device_memory(
             low_bytes=low,
             high_bytes=high,
         )
+    context = cluster.accelerator.context_bytes + host_bytes
     ratio = overheads().reserved_over_allocated
     error = narrowed(peak_ratio(method), memory_ratios(cluster, method=method))
     nccl = overheads().nccl_mib

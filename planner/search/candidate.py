@@ -56,7 +56,7 @@ class Candidate(Struct, frozen=True, kw_only=True, dict=True):
             compute_capability=self.cluster.accelerator.compute_capability,
         )
 
-    @property
+    @cached_property
     def floor_bytes(self) -> int:
         """Device memory at the high end of the range if it held the model's states alone: a lower
         bound for every layout of the strategy."""

@@ -156,7 +156,11 @@ class GPT:
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """Run the fused kernel of a card with flash attention."""
         return fused_attention(
-            *(self.linears.tape, q, k, v, bias),
+            self.linears.tape,
+            q,
+            k,
+            v,
+            bias,
             shape=self._head_shape(),
             device="cuda",
             capability=None,
