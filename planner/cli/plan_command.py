@@ -29,7 +29,7 @@ from planner.decision.request import Prefer, Request
 from planner.hardware.multi_node import over_nodes
 from planner.models.adapter_targets import Targets
 from planner.models.model_presets import ModelPreset
-from planner.plan.bounds import FEWEST_TOKENS, MOST_EPOCHS, MOST_SAMPLES, MOST_TOKENS
+from planner.plan.bounds import FEWEST_TOKENS, MOST_DROPOUT, MOST_EPOCHS, MOST_SAMPLES, MOST_TOKENS
 from planner.plan.changed_plan import changed_plan, parsed_setting
 from planner.plan.data_section import DataErrors, DataSection
 from planner.plan.optimizer_presets import optimizer_name, optimizers
@@ -191,6 +191,15 @@ def plan(
     ] = None,
     lora_rank: Annotated[
         int | None, Option("Rank of the adapters.", minimum=1, group="method")
+    ] = None,
+    lora_dropout: Annotated[
+        float | None,
+        Option(
+            "Share of an adapter's input that is dropped; 0 keeps no mask.",
+            minimum=0,
+            maximum=MOST_DROPOUT,
+            group="method",
+        ),
     ] = None,
     lora_targets: Annotated[
         str | None,
@@ -410,6 +419,7 @@ def plan(
             activation_checkpointing=activation_checkpointing,
             checkpoint_every=checkpoint_every,
             lora_rank=lora_rank,
+            lora_dropout=lora_dropout,
             lora_targets=_targets(lora_targets),
             precision=precision,
             loss=loss,

@@ -5,9 +5,8 @@ they cost something it cannot weigh: other results, other hardware, another meth
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.phrases import Phrase
 from planner.decision.alternatives import Alternative
@@ -26,14 +25,12 @@ TOLD_MEMORY = 0.01
 MOST_SHOWN = 5
 
 
-class Improvement(NamedTuple):
+class Improvement(Struct, frozen=True):
     """A change of a plan, and what it changes."""
 
     change: Phrase
     option: str
-    """Option that makes it."""
-    command: Literal["plan", "launch"]
-    """Command that has the option: ``launch`` where the plan's own file is changed."""
+    """Option of ``plan`` that makes it."""
     memory_bytes: int
     """Bytes of one device in the worst case that it adds, negative where it saves."""
     speed: float
@@ -69,20 +66,12 @@ def _tells(request: Request, change: Improvement) -> bool:
     return change.speed >= TOLD_SPEED or saved >= TOLD_MEMORY
 
 
-def _compared(
-    change: Phrase,
-    option: str,
-    other: Candidate,
-    chosen: Candidate,
-    *,
-    command: Literal["plan", "launch"] = "plan",
-) -> Improvement:
+def _compared(change: Phrase, option: str, other: Candidate, chosen: Candidate) -> Improvement:
     """Return a change by the candidate that it leads to."""
     per_token = other.usual_time_s / other.tokens_per_step
     return Improvement(
         change=change,
         option=option,
-        command=command,
         memory_bytes=other.memory.high_bytes - chosen.memory.high_bytes,
         speed=chosen.usual_time_s / chosen.tokens_per_step / per_token - 1,
     )
@@ -96,17 +85,17 @@ def _without_dropout(request: Request, chosen: Candidate) -> Iterator[Improvemen
     words = Phrase("LoRA dropout 0, was {dropout:g}", dropout=adapter.dropout)
     other = structs.replace(chosen, workload=without)
     if other.fits(request.budget_bytes):
-        yield _compared(words, "--set adapter.dropout=0", other, chosen, command="launch")
+        yield _compared(words, "--lora-dropout 0", other, chosen)
 
 
 def _larger_batch(request: Request, chosen: Candidate) -> Iterator[Improvement]:
     """Yield twice the samples of a step, in larger micro-batches where they are whole and fit."""
     layout, samples = chosen.layout, 2 * chosen.layout.global_batch_size
     work = chosen.workload.with_settings(global_batch_size=samples)
-    accumulated = layout._replace(
-        gradient_accumulation_steps=2 * layout.gradient_accumulation_steps
+    accumulated = structs.replace(
+        layout, gradient_accumulation_steps=2 * layout.gradient_accumulation_steps
     )
-    merged = layout._replace(micro_batch_size=2 * layout.micro_batch_size)
+    merged = structs.replace(layout, micro_batch_size=2 * layout.micro_batch_size)
     words = Phrase("global batch {samples}, was {before}", samples=samples, before=samples // 2)
     for each in (
         (merged, accumulated) if layout.gradient_accumulation_steps == 1 else (accumulated,)
@@ -125,7 +114,6 @@ def _packed(request: Request, chosen: Candidate, packed: PackedWay | None) -> It
         yield Improvement(
             change=Phrase("several samples packed into a sequence"),
             option="--packing",
-            command="plan",
             memory_bytes=other.memory.high_bytes - chosen.memory.high_bytes,
             speed=ranking_run_time_s(chosen, data) / ranking_run_time_s(other, data) - 1,
         )
@@ -147,7 +135,8 @@ def _twice_the_cards(request: Request, chosen: Candidate) -> Iterator[Improvemen
         link="pcie" if cluster.link == "none" else cluster.link,
         link_bytes_per_s=cluster.link_bytes_per_s or _pcie_bytes_per_s(request),
     )
-    spread = layout._replace(
+    spread = structs.replace(
+        layout,
         strategy="ddp" if layout.strategy == "single" else layout.strategy,
         world_size=count,
         gradient_accumulation_steps=steps // 2,

@@ -48,6 +48,7 @@ class Request(Struct, frozen=True, kw_only=True):
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = None
     lora_rank: int | None = None
+    lora_dropout: float | None = None
     lora_targets: Targets | None = None
     loss: Loss | None = None
     attention: AttentionName | None = None

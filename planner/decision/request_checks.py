@@ -101,13 +101,14 @@ def _check_batch(request: Request) -> None:
 
 
 def _check_adapter(request: Request) -> None:
-    """Refuse rank and targets where no adapter trains, and a recipe's targets that the model lacks.
+    """Refuse options of adapters where none trains, and a recipe's targets that the model lacks.
 
     peft skips a name without a matrix as long as another name has one, so a recipe for another
     architecture may have some, but must have one that is here.
     """
     for option, value in (
         ("--lora-rank", request.lora_rank),
+        ("--lora-dropout", request.lora_dropout),
         ("--lora-targets", request.lora_targets),
     ):
         if value is not None and request.methods == ("full",):

@@ -77,7 +77,7 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
         if request.micro_batch_size is None:
             yield each
         elif request.micro_batch_size in each.micro_batch_sizes:
-            yield each._replace(micro_batch_sizes=(request.micro_batch_size,))
+            yield structs.replace(each, micro_batch_sizes=(request.micro_batch_size,))
 
 
 def _partial_checkpointing(request: Request) -> tuple[int, ...]:
@@ -138,7 +138,7 @@ def _optimizer(request: Request, optimizer: OptimizerSection) -> OptimizerSectio
 
 
 def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
-    """Return the rank that was asked for, and targets that peft takes for what they are.
+    """Return rank and dropout that were asked for, and targets that peft takes for what they are.
 
     A recipe's names that the model lacks are left out, as peft would.
     """
@@ -148,8 +148,9 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
         known = {linear.name for linear, _ in model.adaptable_linears}
         asked = tuple(name for name in asked if name in known)
     targets = lora_targets(model, asked)
-    changes = {"target_modules": targets, "rank": request.lora_rank or adapter.rank}
-    return structs.replace(adapter, **changes)
+    dropout = adapter.dropout if request.lora_dropout is None else request.lora_dropout
+    rank = request.lora_rank or adapter.rank
+    return structs.replace(adapter, target_modules=targets, rank=rank, dropout=dropout)
 
 
 def _sequence_length(

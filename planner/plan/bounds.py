@@ -19,6 +19,7 @@ LARGEST_SEED = 2**32 - 1
 MOST_SECONDS = 10**8
 """Three years; PyTorch keeps limits of collectives in nanoseconds of 64 bits."""
 MOST_EPOCHS = 10**6
+MOST_DROPOUT = 0.99
 MOST_LAYERS = 2_000
 """Layers of the deepest model; the deepest published one, Llama 3.1 405B, has 126."""
 

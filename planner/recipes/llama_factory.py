@@ -39,7 +39,6 @@ SETTINGS = {
 ADAPTER_SETTINGS = {"lora_alpha": "adapter.alpha", "use_rslora": "adapter.rslora"}
 """Those of the adapters."""
 LAUNCH_SETTINGS = {
-    "lora_dropout": "adapter.dropout",
     "use_dora": "adapter.dora",
     "loraplus_lr_ratio": "optimizer.lora_plus_ratio",
 }
@@ -160,6 +159,7 @@ def _plan_options(
     """Yield keys of the file, and the arguments that say the same."""
     yield _model(asked)
     yield from _method(asked)
+    yield from _adapters(asked)
     yield from _batch(asked, devices)
     yield from _packing(asked)
     for key, option in OPTIONS.items():
@@ -221,8 +221,15 @@ def _method(asked: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], _Argume
     for key, usual in BITSANDBYTES.items():
         if asked.get(key) in usual:
             yield (key,), ()
-    if "lora_rank" in asked:
-        yield ("lora_rank",), ("--lora-rank", str(asked["lora_rank"]))
+
+
+def _adapters(asked: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], _Arguments]]:
+    """Yield what an adapter is and where it is."""
+    if not _has_adapters(asked):
+        return
+    for key in ("lora_rank", "lora_dropout"):
+        if key in asked:
+            yield (key,), (f"--{key.replace('_', '-')}", str(asked[key]))
     targets = asked.get("lora_target")
     if targets is not None:
         names = targets if isinstance(targets, list) else [targets]

@@ -15,16 +15,9 @@ TOLD_BYTES = GIB // 20
 """Bytes from which a difference is told: those that are a tenth of a GiB when rounded."""
 
 
-def improvements_section(
-    changes: Sequence[Improvement], width: int, *, launch: str
-) -> RenderableType:
-    """Return the table of changes, each option beside its row, or below it where it would wrap.
-
-    ``launch`` is the command that runs the plan, to which an option of ``launch`` is added.
-    """
-    options = [
-        f"{launch} {each.option}" if each.command == "launch" else each.option for each in changes
-    ]
+def improvements_section(changes: Sequence[Improvement], width: int) -> RenderableType:
+    """Return the table of changes, each option beside its row, or below it where it would wrap."""
+    options = [each.option for each in changes]
     below = [Prose(option, "dim") for option in options]
     return FirstThatFits(
         _table(changes, options, narrow=False),

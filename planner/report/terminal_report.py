@@ -45,7 +45,7 @@ def sections(
     is computed when it is asked for."""
     yield verdict(decision, width=width, next_steps=next_steps, left_out=left_out)
     yield _memory(decision, width)
-    yield from _improvements(decision, width, next_steps[0])
+    yield from _improvements(decision, width)
     if decision.alternatives:
         yield alternatives_section(decision, width)
     yield from _limits(decision)
@@ -89,9 +89,9 @@ def _apart(parts: list[RenderableType]) -> Group:
     return Group(first, *(item for part in others for item in (Text(""), part)))
 
 
-def _improvements(decision: Decision, width: int, launch: str) -> list[RenderableType]:
+def _improvements(decision: Decision, width: int) -> list[RenderableType]:
     changes = decision.improvements
-    return [improvements_section(changes, width, launch=launch)] if changes else []
+    return [improvements_section(changes, width)] if changes else []
 
 
 def _limits(decision: Decision) -> list[RenderableType]:

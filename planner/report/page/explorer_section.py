@@ -18,6 +18,8 @@ Written = Callable[[Mapping[str, Any]], str]
 
 FITS, TIGHT, TOO_LARGE, IMPLIED, REFUSED = range(5)
 """How a state is marked in the data of the script."""
+ADAPTER_OPTIONS = ("lora_rank", "lora_dropout", "lora_targets")
+"""Options that are refused where no adapter trains."""
 WORDS = {
     "fits": Phrase("fits, {spare} GiB free in the worst case"),
     "tight": Phrase("fits, but is tight: {spare} GiB free in the worst case"),
@@ -231,12 +233,12 @@ def _cards(machine: Machine) -> str:
 
 
 def _options(method: Method, gpus: str) -> dict[str, Any]:
-    """Return the options of one method on one machine; rank and targets are refused without
-    adapters."""
+    """Return the options of one method on one machine; those of adapters are refused without
+    any."""
     return {
         "gpus": gpus,
         "method": method,
-        **({"lora_rank": None, "lora_targets": None} if method == "full" else {}),
+        **(dict.fromkeys(ADAPTER_OPTIONS) if method == "full" else {}),
     }
 
 

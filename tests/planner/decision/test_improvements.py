@@ -1,7 +1,6 @@
 """What would help: each row is what the planner says of a plan with that option; none is idle."""
 
 import pytest
-from msgspec import structs
 
 from planner.decision.choose import decide
 from planner.decision.improvements import (
@@ -13,7 +12,6 @@ from planner.decision.improvements import (
 from planner.decision.request import Request
 from planner.hardware.cluster import Cluster
 from planner.plan.vocabulary import Method
-from planner.recipes.load_recipe import load_recipe
 from planner.search.candidate import Candidate
 from tests.planner.builders import cards, request
 
@@ -34,13 +32,16 @@ def assert_is(row: Improvement, other: Candidate, chosen: Candidate) -> None:
     assert row.speed == pytest.approx(per_token_s(chosen) / per_token_s(other) - 1)
 
 
-def test_without_dropout_it_is_the_plan_of_a_recipe_without() -> None:
+def test_without_dropout_it_is_the_plan_with_its_option() -> None:
     chosen, rows = by_option(request(ONE_CARD))
-    recipe = load_recipe("qlora")
-    assert recipe.adapter is not None
-    without = structs.replace(recipe, adapter=structs.replace(recipe.adapter, dropout=0.0))
-    pinned = request(ONE_CARD, recipe=without, activation_checkpointing=False, micro_batch_size=1)
-    assert_is(rows["--set adapter.dropout=0"], decide(pinned).chosen, chosen)
+    pinned = request(
+        ONE_CARD,
+        method="qlora",
+        lora_dropout=0.0,
+        activation_checkpointing=False,
+        micro_batch_size=1,
+    )
+    assert_is(rows["--lora-dropout 0"], decide(pinned).chosen, chosen)
 
 
 def test_recomputation_is_the_plan_with_its_option() -> None:
@@ -83,8 +84,5 @@ def test_every_row_tells_and_the_best_is_first(where: Cluster, method: Method | 
 
 
 def test_what_is_not_there_cannot_be_left_out() -> None:
-    recipe = load_recipe("qlora")
-    assert recipe.adapter is not None
-    without = structs.replace(recipe, adapter=structs.replace(recipe.adapter, dropout=0.0))
-    _, rows = by_option(structs.replace(request(ONE_CARD), recipe=without))
-    assert "--set adapter.dropout=0" not in rows
+    _, rows = by_option(request(ONE_CARD, lora_dropout=0.0))
+    assert "--lora-dropout 0" not in rows

@@ -75,6 +75,7 @@ def test_each_key_is_carried_over_or_named() -> None:
     given = {
         "micro_batch_size": 2,
         "global_batch_size": 64,
+        "lora_dropout": 0.05,
         "lora_targets": "q_proj,v_proj",
         "optimizer": "adamw_torch",
         "precision": "bf16",
@@ -84,7 +85,7 @@ def test_each_key_is_carried_over_or_named() -> None:
         "settings": settings,
     }
     assert {name: values[name] for name in given} == given
-    assert told.launch == "--set adapter.dropout=0.05 --output saves/q"
+    assert told.launch == "--output saves/q"
     assert told.sentence.endswith(
         "; name the data with --data; not carried over: template, ddp_timeout"
     )

@@ -87,11 +87,6 @@ def test_what_was_not_meant_is_noted(
     ]
 
 
-def test_a_setting_of_launch_names_the_plan() -> None:
-    text = printed(120, count=1)
-    assert "launch plan.yaml --data FILE --set adapter.dropout=0" in text
-
-
 def test_the_order_is_the_readers() -> None:
     text = printed(100)
     marks = ["fits, ", "Method", "Batch", "Memory", "Speed", "Time", "Why", "Next"]
