@@ -2,14 +2,20 @@
 
 from functools import cache
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.units import MIB
 from planner.decision.method_search import search_method
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
-from planner.hardware.cards import load_gpu, named_cluster, preset_texts
+from planner.hardware.cards import (
+    context_bytes,
+    load_gpu,
+    named_cluster,
+    preset_texts,
+    stated_sizes,
+)
 from planner.hardware.cluster import Accelerator
 from planner.memory.model_states import least_states_bytes
 from planner.plan.vocabulary import Method
@@ -19,8 +25,8 @@ from planner.workload.layout import Layout
 
 CARD_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 CLOSE = 0.97
-"""Machines with less than this share of what is needed are not tried: padding, context and
-workspaces, in which they differ, come to less."""
+"""Machines with less than this share of what is needed are not tried: padding and workspaces, in
+which they differ, come to less."""
 
 LAPTOP = " Laptop GPU\n"
 """End of the line with NVML's name of such a GPU."""
@@ -63,18 +69,19 @@ def smallest_card(request: Request, method: Method) -> str | None:
     leanest = search_method(unlimited, method).leanest
     if leanest is None:
         return None
+    tensors_bytes = leanest.memory.high_bytes - leanest.memory.context_bytes
     needed: dict[tuple[object, ...], int | None] = {}
-    for capacity_bytes, name in cards_by_capacity():
-        if capacity_bytes < CLOSE * leanest.memory.high_bytes:
+    for card in cards_by_capacity():
+        if card.capacity_bytes < CLOSE * tensors_bytes + card.context_bytes:
             continue
-        cluster = named_cluster(load_gpu(name), request.cluster.gpus_per_node)
+        cluster = named_cluster(load_gpu(card.name), request.cluster.gpus_per_node)
         there = unlimited.on(structs.replace(cluster, num_nodes=request.cluster.num_nodes))
         kind = _kind(cluster.accelerator)
         if kind not in needed:
             needed[kind] = _bytes_like(leanest, there, method)
         need = needed[kind]
         if search_method(there, method).fits if need is None else need <= there.budget_bytes:
-            return name
+            return card.name
     return None
 
 
@@ -99,19 +106,32 @@ def _bytes_like(known: Candidate, request: Request, method: Method) -> int | Non
     return None if found is None else found.memory.high_bytes
 
 
+class SizedCard(Struct, frozen=True):
+    """A preset, and what decides at first whether it is large enough."""
+
+    capacity_bytes: int
+    """Bytes that PyTorch sees."""
+    name: str
+    context_bytes: int
+
+
 @cache
-def cards_by_capacity() -> tuple[tuple[int, str], ...]:
-    """Return the bytes that PyTorch sees of every preset, and its name, the smallest first; without
-    the GPUs of laptops, which nobody adds to a machine.
+def cards_by_capacity() -> tuple[SizedCard, ...]:
+    """Return every preset, the smallest first, without the GPUs of laptops, which nobody adds to a
+    machine."""
+    texts = preset_texts()
+    sized = (
+        SizedCard(_visible_mib(sizes) * MIB, name, _context_bytes(sizes))
+        for name, sizes in stated_sizes().items()
+        if LAPTOP not in texts[name]
+    )
+    return tuple(sorted(sized, key=lambda card: (card.capacity_bytes, card.name)))
 
-    Files are read line by line: to parse every one would take longer than to plan.
-    """
-    cards = {name: text for name, text in preset_texts().items() if LAPTOP not in text}
-    return tuple(sorted((_capacity(text), name) for name, text in cards.items()))
+
+def _visible_mib(sizes: dict[str, int]) -> int:
+    return sizes.get("torch_visible_mib") or sizes["nvml_total_mib"]
 
 
-def _capacity(text: str) -> int:
-    lines = text.splitlines()
-    sizes = dict(line.split(": ", 1) for line in lines if line.split(":")[0].endswith("_mib"))
-    visible = sizes.get("torch_visible_mib") or sizes["nvml_total_mib"]
-    return int(visible) * MIB
+def _context_bytes(sizes: dict[str, int]) -> int:
+    observed = sizes.get("context_mib")
+    return context_bytes(None, sizes["nominal_gib"]) if observed is None else observed * MIB

@@ -1,5 +1,6 @@
 """Cards by name and by size: what is known of a card, and clusters of cards that were named."""
 
+from collections.abc import Iterator
 from functools import cache
 
 from msgspec import structs
@@ -133,9 +134,17 @@ def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
     of its size."""
     if card is not None and card.context_mib is not None:
         return card.context_mib * MIB
-    alike = _presets_with(f"nominal_gib: {nominal_gib}\n")
-    observed = [each.context_mib for each in alike if each.context_mib is not None]
-    return max(observed, default=reference_cards().default_context_mib) * MIB
+    return _largest_context_bytes(nominal_gib)
+
+
+@cache
+def _largest_context_bytes(nominal_gib: int) -> int:
+    own = [card for name in own_files("gpus") if (card := readable_card(name)) is not None]
+    observed = [card.context_mib for card in own if card.nominal_gib == nominal_gib]
+    stated = [sizes for sizes in stated_sizes().values() if sizes["nominal_gib"] == nominal_gib]
+    observed += [sizes.get("context_mib") for sizes in stated]
+    known = [size for size in observed if size is not None]
+    return max(known, default=reference_cards().default_context_mib) * MIB
 
 
 def is_slice(device_name: str) -> bool:
@@ -205,6 +214,23 @@ def _presets_with(text: str) -> tuple[GpuSpec, ...]:
 def preset_texts() -> dict[str, str]:
     """Return the text of the file of every card in presets, by name."""
     return {path.stem: read_text(path) for path in sorted((ROOT / "gpus").glob("*.yaml"))}
+
+
+@cache
+def stated_sizes() -> dict[str, dict[str, int]]:
+    """Return the sizes in MiB and GiB that the file of every card in presets states, by the card's
+    name and by key.
+
+    Files are read line by line: to parse every one would take longer than to plan.
+    """
+    return {name: dict(_sizes(text)) for name, text in preset_texts().items()}
+
+
+def _sizes(text: str) -> Iterator[tuple[str, int]]:
+    for line in text.splitlines():
+        key, _, value = line.partition(": ")
+        if key.endswith(("_mib", "_gib")):
+            yield key, int(value)
 
 
 def label_gib(total_bytes: int) -> int:

@@ -30,7 +30,9 @@ def what_if(decision: Decision) -> WhatIf:
 
 def fits(decision: Decision, *, micro_batch: int | None = None, length: int | None = None) -> bool:
     chosen = decision.chosen
-    layout = chosen.layout._replace(micro_batch_size=micro_batch or chosen.layout.micro_batch_size)
+    layout = structs.replace(
+        chosen.layout, micro_batch_size=micro_batch or chosen.layout.micro_batch_size
+    )
     asked = length or chosen.workload.settings.sequence_length
     work = chosen.workload.with_settings(sequence_length=asked)
     changed = structs.replace(chosen, layout=layout, workload=work)
@@ -53,7 +55,7 @@ def test_the_longest_sequence_fits_and_one_step_more_does_not(decision: Decision
 
 def test_no_smaller_card_carries_the_method(decision: Decision) -> None:
     (machine,) = (each for each in what_if(decision).machines if each.method == "full")
-    order = [name for _, name in cards_by_capacity()]
+    order = [card.name for card in cards_by_capacity()]
     assert sorted(order) == [
         name for name in preset_names("gpus") if "Laptop" not in load_gpu(name).device_name
     ]
