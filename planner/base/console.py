@@ -71,12 +71,15 @@ class PrintableConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Yield the segments of a renderable."""
-        for segment in super().render(renderable, options):
-            if segment.control or segment.text.isprintable():
-                yield segment
-            else:
-                yield Segment(shown(segment.text), segment.style)
+        """Return the segments of a renderable; every word of one is a text, or was one."""
+        segments = super().render(renderable, options)
+        return map(_printable, segments) if isinstance(renderable, Text) else segments
+
+
+def _printable(segment: Segment) -> Segment:
+    if segment.control or segment.text.isprintable():
+        return segment
+    return Segment(shown(segment.text), segment.style)
 
 
 def print_unpadded(console: Console, renderable: RenderableType) -> None:
