@@ -13,7 +13,7 @@ from planner.memory.optimizer_step import OptimizerStep
 from planner.memory.workspaces import cublas_workspaces
 from planner.plan.optimizer_presets import optimizers
 from planner.tape.tape import GradientSink
-from planner.tape.tensors import Storage, StorageEvent
+from planner.tape.tensors import StorageEvent, allocated
 from planner.workload.dtypes import Numerics
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Batch, Workload
@@ -174,7 +174,7 @@ def _adamw_before_2_1(groups: Sequence[DtypeGroup]) -> list[StorageEvent]:
     _roots, _denominators = [], []
     for tensors, width in groups:
         sizes = [tensor.elements * width for tensor in tensors]
-        _roots = [Storage(log, size, "workspace", "root of the variance") for size in sizes]
-        _denominators = [Storage(log, size, "workspace", "denominator") for size in sizes]
+        _roots = [allocated(log, size, "workspace", "root of the variance") for size in sizes]
+        _denominators = [allocated(log, size, "workspace", "denominator") for size in sizes]
     del _roots, _denominators
     return log

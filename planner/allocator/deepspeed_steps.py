@@ -5,7 +5,8 @@ and on which stream, is as simulated cards have it (benchmarks/simulated).
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.allocator.few_layers import FewLayers, dropped, micro_batch, workspaces_of
 from planner.allocator.held_sizes import STEPS
@@ -32,7 +33,7 @@ SETUP: tuple[Buffer, ...] = (
 """Buffers by when they are there: from the load on, and in the setup alone."""
 
 
-class FlatBytes(NamedTuple):
+class FlatBytes(Struct, frozen=True):
     """Bytes of one flat tensor of DeepSpeed's."""
 
     gradient: int

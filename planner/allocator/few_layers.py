@@ -8,7 +8,8 @@ most or the least that the others hold, and there the layers do run.
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import repeat, zip_longest
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.allocator.large_requests import (
     Request,
@@ -33,7 +34,7 @@ MOST_CHANGES = 12_000
 that are small beside their logits, where a few bytes decide whether these fit into a hole."""
 
 
-class LeftOut(NamedTuple):
+class LeftOut(Struct, frozen=True):
     """What one layer that does not run would hold."""
 
     casts: Sizes
@@ -46,7 +47,7 @@ class LeftOut(NamedTuple):
     """Bytes of all small tensors among these."""
 
 
-class FewLayers(NamedTuple):
+class FewLayers(Struct, frozen=True):
     """A pass through one layer of each kind, and the layers that it stands for."""
 
     trace: PassTrace

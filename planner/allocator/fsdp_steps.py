@@ -9,6 +9,8 @@ with their unit. Which buffer is on which stream is as simulated cards have it.
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from msgspec import structs
+
 from planner.allocator.few_layers import FewLayers, Inserted, micro_batch, workspaces_of
 from planner.allocator.held_sizes import STEPS
 from planner.allocator.large_requests import Request, Sizes, allocated, large_changes
@@ -30,7 +32,9 @@ def fsdp_requests(
 ) -> Iterator[Request]:
     """Yield two steps of one rank on its main stream, whose shards take ``resident`` bytes, and
     ``loaded`` more while the last of them are cut."""
-    run = run._replace(left_out=[layer._replace(gradients=[]) for layer in run.left_out])
+    run = structs.replace(
+        run, left_out=[structs.replace(layer, gradients=[]) for layer in run.left_out]
+    )
     reduced_at_the_end = units.tail if units.tied else units.embedding
     yield "resident", resident
     yield "loaded", loaded

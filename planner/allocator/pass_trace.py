@@ -1,7 +1,9 @@
 """One micro-batch as the allocator sees it: storages that come and go, each known by its number."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from planner.forward.model_pass import ModelPass, PassedLayer
 from planner.tape.tape import MATRIX_PRODUCTS, ProductKind, Tape
@@ -59,7 +61,7 @@ class _NotingTape(Tape):
         self.reduced.append(len(self.log))
 
 
-class PassTrace(NamedTuple):
+class PassTrace(Struct, frozen=True):
     """One micro-batch that keeps its gradients or reduces them."""
 
     changes: list[Change]

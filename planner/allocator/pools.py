@@ -3,7 +3,6 @@ taken from the driver or given back. Sources: see planner/allocator/replay.py.""
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
-from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -71,18 +70,20 @@ class Block(Struct, eq=False):
         return rest
 
 
-@dataclass(slots=True)
 class Pool(ABC):
     """Blocks that nothing uses. Small and large requests have a pool each and never mix."""
 
-    driver: DeviceDriver
-    small: bool
-    blocks: dict[int, Block] = field(default_factory=dict)
-    """Blocks by address; a pool has its own addresses."""
-    free: list[tuple[int, int]] = field(default_factory=list)
-    """Bytes and address of each mapped block, in BlockComparatorSize's order."""
-    unmapped: list[int] = field(default_factory=list)
-    """Addresses of the other blocks, in BlockComparatorAddress's order."""
+    __slots__ = ("blocks", "driver", "free", "small", "unmapped")
+
+    def __init__(self, *, driver: DeviceDriver, small: bool) -> None:
+        self.driver = driver
+        self.small = small
+        self.blocks: dict[int, Block] = {}
+        """Blocks by address; a pool has its own addresses."""
+        self.free: list[tuple[int, int]] = []
+        """Bytes and address of each mapped block, in BlockComparatorSize's order."""
+        self.unmapped: list[int] = []
+        """Addresses of the other blocks, in BlockComparatorAddress's order."""
 
     @abstractmethod
     def grow(self, num_bytes: int) -> Block | None:
@@ -106,9 +107,8 @@ class Pool(ABC):
         place = bisect_left(self.free, (num_bytes, 0))
         if place == len(self.free):
             return None
-        block = self.blocks[self.free[self.best_fit(place)][1]]
-        self.remove(block)
-        return block
+        _, address = self.free.pop(self.best_fit(place))
+        return self.blocks.pop(address)
 
     def hand_out(self, block: Block, num_bytes: int) -> None:
         """Mark a block used and keep what it has too much (``alloc_found_block``)."""
@@ -155,11 +155,14 @@ class Pool(ABC):
         self.put(block)
 
 
-@dataclass(slots=True)
 class SegmentPool(Pool):
     """A pool that calls cudaMalloc whenever no free block is large enough."""
 
-    next_address: int = 0
+    __slots__ = ("next_address",)
+
+    def __init__(self, *, driver: DeviceDriver, small: bool) -> None:
+        super().__init__(driver=driver, small=small)
+        self.next_address = 0
 
     def smallest_rest_bytes(self) -> int:
         return ALLOCATOR_BLOCK_BYTES if self.small else SMALL_REQUEST_BYTES + ALLOCATOR_BLOCK_BYTES
@@ -188,11 +191,13 @@ class SegmentPool(Pool):
                 self.driver.give_back(block.num_bytes)
 
 
-@dataclass(slots=True)
 class ExpandablePool(Pool):
     """A pool with one range of addresses, whose pages are mapped when they are first needed."""
 
-    def __post_init__(self) -> None:
+    __slots__ = ()
+
+    def __init__(self, *, driver: DeviceDriver, small: bool) -> None:
+        super().__init__(driver=driver, small=small)
         addresses = ADDRESS_SPACE_BYTES // self.page_bytes * self.page_bytes
         self.put(Block(0, addresses, mapped=False))
 
@@ -207,8 +212,9 @@ class ExpandablePool(Pool):
     def best_fit(self, place: int) -> int:
         """Return the index of the free block to use: a block counts with the unmapped bytes after
         it, so that the end is used last."""
-        while place + 1 < len(self.free) and self.room(place + 1) < self.room(place):
-            place += 1
+        room, last = self.room(place), len(self.free) - 1
+        while place < last and (more := self.room(place + 1)) < room:
+            place, room = place + 1, more
         return place
 
     def room(self, place: int) -> int:

@@ -7,7 +7,7 @@ keys of a mapping: ``$.phases[...]``.
 
 import re
 from types import EllipsisType
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct, ValidationError, inspect
 
@@ -31,7 +31,7 @@ _FIELD = re.compile(r"Object (contains unknown|missing required) field `(.*)`")
 _UNKNOWN_CHOICE = "Invalid enum value "
 
 
-class Problem(NamedTuple):
+class Problem(Struct, frozen=True):
     """What is wrong with a file: where, and in words."""
 
     location: Location

@@ -1,14 +1,12 @@
 """The data that a plan is for, as far as it is known. No function has side effects."""
 
-from typing import NamedTuple
-
 from msgspec import Struct
 
 from planner.datasets.token_lengths import TokenLengths
 from planner.plan.data_section import DataSection
 
 
-class KnownData(NamedTuple):
+class KnownData(Struct, frozen=True):
     """A data set as an epoch of training sees it."""
 
     name: str

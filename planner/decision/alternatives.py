@@ -1,7 +1,9 @@
 """The alternatives to a plan, each with the reason it was not chosen, and the fallbacks."""
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import cast
+
+from msgspec import Struct, structs
 
 from planner.base.phrases import Joined, Phrase, Reason
 from planner.base.units import format_gib, format_share
@@ -23,7 +25,7 @@ SHOWN = 0.005
 """Share of a step's time from which a difference is told."""
 
 
-class Alternative(NamedTuple):
+class Alternative(Struct, frozen=True):
     """A candidate that was not chosen."""
 
     candidate: Candidate
@@ -126,7 +128,7 @@ def _as_the_recipe_has_it(
         if kind in " ".join(chosen.departures)
     ]
     reason = Joined(": ", [Joined(" and ", had), found.reason])
-    return found._replace(reason=Reason(found.reason.code, reason))
+    return structs.replace(found, reason=Reason(found.reason.code, reason))
 
 
 def _best_of(

@@ -4,7 +4,7 @@ has side effects."""
 from math import ceil
 from typing import NamedTuple
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.units import ceil_div
 from planner.datasets.token_lengths import TokenLengths
@@ -17,7 +17,7 @@ WORTH_PACKING = 1.25
 """How many times fewer tokens packing must compute to be advised: a fifth of the work saved."""
 
 
-class Epochs(NamedTuple):
+class Epochs(Struct, frozen=True):
     """Counts of one epoch, but for the steps and the time, which are those of the run."""
 
     num_rows: int

@@ -1,9 +1,9 @@
 """What would make a request, or the next richer method, fit. Every remedy named was tried."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_gib
@@ -30,7 +30,7 @@ Options = Iterator[tuple[str, Request]]
 """Words for a changed request, and the request."""
 
 
-class Shortage(NamedTuple):
+class Shortage(Struct, frozen=True):
     """The memory that a candidate needs and what there is of it, of a device or of the host."""
 
     needed_bytes: int

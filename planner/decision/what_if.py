@@ -62,7 +62,7 @@ def _methods(request: Request) -> tuple[Method, ...]:
 
 def _largest_micro_batch(request: Request, chosen: Candidate) -> int:
     def at(size: int) -> Candidate:
-        return structs.replace(chosen, layout=chosen.layout._replace(micro_batch_size=size))
+        return structs.replace(chosen, layout=structs.replace(chosen.layout, micro_batch_size=size))
 
     here, guess = chosen.layout.micro_batch_size, _guess(request, chosen)
     known = here, chosen.memory.high_bytes

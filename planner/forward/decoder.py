@@ -8,7 +8,6 @@ planner/forward/decoder_layers.py.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from msgspec import Struct, field
 
@@ -26,14 +25,14 @@ from planner.workload.parameters import TRANSPOSED
 from planner.workload.workload import Batch, Workload
 
 
-class Layer(NamedTuple):
+class Layer(Struct, frozen=True):
     """One layer: the prefix of its weights' names, such as ``layers.3``, and its kind."""
 
     place: str
     kind: LayerKind
 
 
-class KeysAndValues(NamedTuple):
+class KeysAndValues(Struct, frozen=True):
     """Keys and values that several layers attend to."""
 
     keys: Tensor

@@ -1,7 +1,8 @@
 """Decoder layers, as transformers 5.23 writes them, on a tape of sizes."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.units import FP32_BYTES
 from planner.forward.bloom import bloom_layer
@@ -22,7 +23,7 @@ from planner.tape import operators as ops
 from planner.tape.tensors import Tensor
 
 
-class _NormNames(NamedTuple):
+class _NormNames(Struct, frozen=True):
     """Names of a layer's norms by what they stand before or after; None where there is no norm."""
 
     before_attention: str | None = None

@@ -6,7 +6,8 @@ that weight, whose copy autograd then keeps for backward.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.hardware.cluster import Device
 from planner.models.linear import Linear
@@ -18,7 +19,7 @@ Multiply = Callable[[Tensor, Tensor, int, str], Tensor]
 """``F.linear`` under the trainer's conventions, from weight, input, output features and name."""
 
 
-class DoraTensors(NamedTuple):
+class DoraTensors(Struct, frozen=True):
     """The trained tensors beside one matrix."""
 
     a: Parameter

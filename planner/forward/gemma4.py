@@ -62,7 +62,8 @@ def _attention(
     q = norm(decoder, f"{layer.place}.q_norm", q, size)
     q = turned(tape, q, tables)
     if layer.kind.sharing == "reads":
-        k, v, _ = decoder.shared_keys[layer.kind.sliding_window]
+        shared = decoder.shared_keys[layer.kind.sliding_window]
+        k, v = shared.keys, shared.values
     else:
         with tape.saved_again(graph):
             k, v = decoder.cached(*_keys_and_values(decoder, layer, x, tables))

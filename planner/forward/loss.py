@@ -3,7 +3,9 @@
 t  tokens of a micro-batch     h  hidden_size     V  vocab_size
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
@@ -31,7 +33,7 @@ TORCH_TILE_BYTES: dict[Direction, int] = {
 the same file, _forward_tile and _backward_tile. The Triton kernels work inside the tile."""
 
 
-class TileKernel(NamedTuple):
+class TileKernel(Struct, frozen=True):
     """One kernel of PyTorch over a tile, in bytes per logit."""
 
     moved: int

@@ -1,7 +1,8 @@
 """Forward and backward pass of a whole model on a tape, as LlamaForCausalLM runs."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer, SharedKeys
@@ -28,7 +29,7 @@ read: transformers/models/qwen2_moe/modeling_qwen2_moe.py and configuration_qwen
 """
 
 
-class PassedLayer(NamedTuple):
+class PassedLayer(Struct, frozen=True):
     """One layer of a pass: its kind, and whether its activations are recomputed."""
 
     kind: LayerKind
@@ -176,11 +177,12 @@ class ModelPass:
             self._held += [table for pair in tables.values() if pair for table in pair]
         keys: SharedKeys = {}
         beside: Tensor | None = None
-        for number, (kind, recomputed) in enumerate(self._layers):
+        for number, passed in enumerate(self._layers):
             tape.border()
+            kind = passed.kind
             layer = Layer(f"layers.{number}", kind)
             gate = part_of_a_layer(self._decoder)
-            if recomputed:
+            if passed.recomputed:
                 arguments = [*shared, *self._handed_on(beside)]
                 x, beside = self._checkpointed(layer, x, tables[kind], gate, arguments, keys)
                 del arguments

@@ -5,6 +5,8 @@ The kernels that they call are in planner/tape/attention_kernels.py.
 
 from typing import NamedTuple
 
+from msgspec import structs
+
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.norms import norm, unweighted_norm
@@ -169,7 +171,7 @@ def _fused(
     grouped = shape.heads != shape.key_value_heads
     if masked or kinds.grouped_heads == "copied":
         k, v = repeated_heads(tape, k, v, shape)
-        shape, grouped = shape._replace(key_value_heads=shape.heads), False
+        shape, grouped = structs.replace(shape, key_value_heads=shape.heads), False
     if kinds.autocast:
         width = kinds.compute
         q, k, v = (ops.cast(tape, x, width, "16-bit operand of attention") for x in (q, k, v))

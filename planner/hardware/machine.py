@@ -7,9 +7,8 @@ the reading.
 import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.units import GIB
 from planner.hardware.cards import (
@@ -34,7 +33,7 @@ from planner.hardware.measured.measurement import Measurement
 from planner.hardware.visible_devices import enumerable, select
 
 
-class UsableGpu(NamedTuple):
+class UsableGpu(Struct, frozen=True):
     """A device that is known well enough to plan with, and what a plan may count on."""
 
     device: DeviceReading
@@ -73,7 +72,7 @@ class UsableGpu(NamedTuple):
         return self.card.pcie_bytes_per_s if self.card is not None else None
 
 
-class Selection(NamedTuple):
+class Selection(Struct, frozen=True):
     """The GPUs that a plan is for, narrowed from all that there are."""
 
     selected: tuple[DeviceReading, ...]

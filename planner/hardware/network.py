@@ -13,7 +13,7 @@ src/graph/tuning.cc.
 import re
 from functools import cache
 from math import ceil, log2
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Struct, structs
 
@@ -134,7 +134,7 @@ def network_named(name: str) -> Network:
     return structs.replace(found, adapters=int(adapters)) if adapters else found
 
 
-class Links(NamedTuple):
+class Links(Struct, frozen=True):
     """Bytes per second in one direction that a cluster's devices reach, and seconds per step."""
 
     device_bytes_per_s: float
@@ -158,7 +158,7 @@ class Links(NamedTuple):
         were measured are as they are."""
         if self.measured is not None:
             return self
-        return self._replace(device_bytes_per_s=self.slowest_device_bytes_per_s)
+        return structs.replace(self, device_bytes_per_s=self.slowest_device_bytes_per_s)
 
 
 class Ranks(Struct, frozen=True):

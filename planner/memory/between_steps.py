@@ -70,7 +70,7 @@ def generation_parts(
     else:
         alive = passed.whole.copy()
         alive["activations"] += alive.pop("loss", 0)
-    passed = passed._replace(whole=alive)
+    passed = structs.replace(passed, whole=alive)
     return _beside_states(workload, layout, batch, training, passed, again=True)
 
 

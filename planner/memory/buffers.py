@@ -4,7 +4,9 @@ A part of a phase is the sum of its buffers. ``plan --explain`` has a formula fo
 (planner/report/explain/formulas.py).
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.memory.micro_batch import Amounts
 from planner.plan.vocabulary import Method, Part
@@ -68,13 +70,13 @@ PART_OF: dict[Buffer, Part] = {
 }
 
 
-class Border(NamedTuple):
+class Border(Struct, frozen=True):
     """The moment in forward before a layer, or behind the last one, by the layer's number."""
 
     layer: int
 
 
-class Arrival(NamedTuple):
+class Arrival(Struct, frozen=True):
     """The moment in a stretch of the layers' backward pass, counted from the last layer, when a
     parameter's gradient arrives and most is alive; behind the last stretch, the end of backward."""
 
@@ -92,7 +94,7 @@ head's backward pass, the end of that, backward as a whole, a border between lay
 one stretch of the layers' backward pass, counted from the last layer, or an arrival in it."""
 
 
-class Moment(NamedTuple):
+class Moment(Struct, frozen=True):
     """The largest moment of one phase."""
 
     buffers: Buffers

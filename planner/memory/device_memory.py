@@ -2,7 +2,8 @@
 allocator's memory, the driver's context, communicators."""
 
 from functools import cache
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
@@ -51,7 +52,7 @@ def overheads() -> Overheads:
     return read_spec(Overheads, ROOT / "overheads.yaml")
 
 
-class DeviceMemory(NamedTuple):
+class DeviceMemory(Struct, frozen=True):
     """The range of what a run needs of one device, by published measurements."""
 
     peak_allocated_bytes: int

@@ -13,7 +13,7 @@ The peak is the largest sum of one phase, never a sum over phases. A phase is a 
 With gradient accumulation the gradients of earlier micro-batches are alive in forward too.
 """
 
-from typing import NamedTuple
+from msgspec import Struct, structs
 
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Buffers, Moment, Parts, Place, pass_buffers, weights_buffers
@@ -38,7 +38,7 @@ from planner.workload.zero_sizes import zero_section
 Moments = dict[Phase, Moment]
 
 
-class Footprint(NamedTuple):
+class Footprint(Struct, frozen=True):
     """Bytes of tensors on one device, by phase and part."""
 
     phases: dict[Phase, Parts]
@@ -61,7 +61,7 @@ class Footprint(NamedTuple):
         return self.total_bytes(self.peak_phase)
 
 
-class _Step(NamedTuple):
+class _Step(Struct, frozen=True):
     """The terms that the phases are made of."""
 
     workload: Workload
@@ -230,7 +230,7 @@ def load_without_files(workload: Workload, layout: Layout, device: Device) -> Pa
 def _with_pool(moments: Moments, passes: MicroBatch) -> Moments:
     backward = moments["backward"]
     pool = backward.num_bytes + passes.pool_above_backward_bytes
-    return {**moments, "backward": backward._replace(pool_bytes=pool)}
+    return {**moments, "backward": structs.replace(backward, pool_bytes=pool)}
 
 
 def _with_cublas(moments: Moments, cublas: int) -> Moments:
@@ -238,7 +238,7 @@ def _with_cublas(moments: Moments, cublas: int) -> Moments:
     return {
         phase: moment
         if phase == "load"
-        else moment._replace(buffers={**moment.buffers, "cublas": cublas})
+        else structs.replace(moment, buffers={**moment.buffers, "cublas": cublas})
         for phase, moment in moments.items()
     }
 

@@ -23,7 +23,8 @@ Micro-batches do not wait for each other: each reduces its gradients
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.hardware.cluster import Device
 from planner.memory.buffers import (
@@ -47,7 +48,7 @@ from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 
-class _Sharded(NamedTuple):
+class _Sharded(Struct, frozen=True):
     """What the phases are made of."""
 
     units: Units
@@ -98,7 +99,7 @@ def _loading_bytes(units: Units) -> int:
     return most
 
 
-class _Shards(NamedTuple):
+class _Shards(Struct, frozen=True):
     """Bytes of what follows from one rank's parts of all that trains."""
 
     states: int

@@ -20,7 +20,7 @@ A rank's memory is resident memory at the largest moment of each phase:
              gathers what trains in the dtype that the optimizer updates
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
@@ -51,7 +51,7 @@ LARGEST_FILE_BYTES = 50 * 10**9
 """Bytes up to which a checkpoint's file grows before the next one is begun."""
 
 
-class HostMemory(NamedTuple):
+class HostMemory(Struct, frozen=True):
     """Resident bytes by phase of one node's first rank and of each other rank."""
 
     first_rank: dict[str, int]

@@ -8,7 +8,8 @@ model.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.units import FP32_BYTES
 from planner.forward.bloom import RETURNS_WEIGHTS
@@ -27,7 +28,7 @@ Amounts = Counter[Owner]
 """Bytes by owner."""
 
 
-class Stretch(NamedTuple):
+class Stretch(Struct, frozen=True):
     """A stretch of the log: the bytes it has added at its end, and at its largest moments."""
 
     net: Amounts
@@ -104,7 +105,7 @@ def largest(stretches: Sequence[Stretch], before: Amounts) -> tuple[Amounts, Amo
     return at_best, level
 
 
-class MicroBatch(NamedTuple):
+class MicroBatch(Struct, frozen=True):
     """Bytes by owner at the largest moments of one micro-batch."""
 
     layers_forward: Amounts
@@ -194,7 +195,7 @@ def tape_pass(
     return _laid_out(passed, [0, *(1 + kinds.index(kind) for kind in others)])
 
 
-class _Placed(NamedTuple):
+class _Placed(Struct, frozen=True):
     """A layer, and what of the layers before it makes its bytes others."""
 
     layer: PassedLayer
@@ -223,7 +224,7 @@ def _placed(workload: Workload, checkpointing: int) -> list[_Placed]:
     return found
 
 
-class _Passed(NamedTuple):
+class _Passed(Struct, frozen=True):
     """Stretches of one run, which stand for any number of layers of its kinds."""
 
     before: Stretch
@@ -304,7 +305,7 @@ def _head_events(run: ModelPass) -> list[StorageEvent]:
     return run.tape.log[begins:ends]
 
 
-class ForwardAlone(NamedTuple):
+class ForwardAlone(Struct, frozen=True):
     """Bytes by owner of a forward pass that no backward pass follows, as in an evaluation."""
 
     layers: Amounts

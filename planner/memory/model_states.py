@@ -20,7 +20,8 @@ the states are those of the plan's optimizer.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.units import block, ceil_div
 from planner.hardware.cluster import Device
@@ -35,7 +36,7 @@ from planner.workload.trained_tensors import TrainedTensor, counted_tensors
 from planner.workload.workload import Workload
 
 
-class ModelStates(NamedTuple):
+class ModelStates(Struct, frozen=True):
     """Bytes of one rank's model states."""
 
     frozen_bytes: int

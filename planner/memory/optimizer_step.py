@@ -10,7 +10,7 @@ from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import Device
 from planner.memory.micro_batch import largest_moment
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
-from planner.tape.tensors import Storage, StorageEvent
+from planner.tape.tensors import Storage, StorageEvent, allocated
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
@@ -54,7 +54,7 @@ class OptimizerStep:
 
     def new(self, elements: int, width: int, name: str) -> Storage:
         """Return a storage in the step's log."""
-        return Storage(self.log, elements * width, "workspace", name)
+        return allocated(self.log, elements * width, "workspace", name)
 
     @property
     def groups(self) -> tuple[list[TrainedTensor], list[TrainedTensor]]:

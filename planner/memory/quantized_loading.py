@@ -36,15 +36,33 @@ def quantized_from(workload: Workload, kinds: Numerics) -> int:
     width = kinds.compute + loading_copy_width(quantization)
     after = workload.trainable_params * kinds.trainable
     most = 0
+    sizes = {kind: _sizes_of(model, kind, quantization, width) for kind in model.kinds}
+    beside = {kind: _beside(model, kind) * kinds.outside for kind in model.kinds}
     for kind in reversed(model.layers):
-        matrices = in_order_of_names(model, kind)
-        for matrix in reversed(matrices):
-            whole = matrix.weight_params * width + _scales_bytes(matrix, quantization)
-            most = max(most, whole - after)
-            after += quantized_bytes(matrix, quantization)
-        inside = sum(matrix.weight_params for matrix in matrices)
-        after += (model.layer_params(kind) - inside) * kinds.outside
+        for whole_bytes, kept_bytes in reversed(sizes[kind]):
+            most = max(most, whole_bytes - after)
+            after += kept_bytes
+        after += beside[kind]
     return most
+
+
+def _sizes_of(
+    model: ModelSpec, kind: LayerKind, quantization: QuantizationSection, width: int
+) -> list[tuple[int, int]]:
+    """Return the bytes of each matrix of a layer while it is quantized, and afterwards."""
+    return [
+        (
+            matrix.weight_params * width + _scales_bytes(matrix, quantization),
+            quantized_bytes(matrix, quantization),
+        )
+        for matrix in in_order_of_names(model, kind)
+    ]
+
+
+def _beside(model: ModelSpec, kind: LayerKind) -> int:
+    """Return the parameters of a layer that are not quantized."""
+    inside = sum(matrix.weight_params for matrix in model.packed_linears(kind))
+    return model.layer_params(kind) - inside
 
 
 def _scales_bytes(matrix: Linear, quantization: QuantizationSection) -> int:

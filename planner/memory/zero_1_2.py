@@ -31,7 +31,8 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8, DeepSpeedZeroOptimizer:
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.units import block, round_up
@@ -54,7 +55,7 @@ START_ALIGNMENT = 2
 nccl_start_alignment_factor."""
 
 
-class Partition(NamedTuple):
+class Partition(Struct, frozen=True):
     """Sizes in elements of one optimizer group, flat and cut into equal parts."""
 
     flat: int
@@ -141,7 +142,7 @@ def flattened_bytes(elements: int, kinds: Numerics, update: int) -> int:
     return cast + max(copied, update)
 
 
-class FlatStates(NamedTuple):
+class FlatStates(Struct, frozen=True):
     """Bytes of what stages 1 and 2 hold flat, and of what passes through it."""
 
     optimizer: OptimizerSection

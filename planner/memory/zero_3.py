@@ -31,7 +31,8 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.units import block, ceil_div
 from planner.hardware.cluster import Device
@@ -53,7 +54,7 @@ NORM_ELEMENTS = 250_000_000
 _constant_buffered_norm2."""
 
 
-class SlicedStates(NamedTuple):
+class SlicedStates(Struct, frozen=True):
     """Bytes of stage 3 on one rank."""
 
     optimizer: OptimizerSection

@@ -14,7 +14,6 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 from msgspec import Struct, field
 
@@ -34,7 +33,7 @@ Module = tuple[Sized, ...]
 """Parameters of one module."""
 
 
-class GatheredBytes(NamedTuple):
+class GatheredBytes(Struct, frozen=True):
     """Bytes of whole parameters at the largest moments of a step."""
 
     embedding: int

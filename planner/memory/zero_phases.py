@@ -3,7 +3,8 @@ zero_3_gathering.py beside the micro-batch's own tensors."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+
+from msgspec import Struct, structs
 
 from planner.base.units import block
 from planner.hardware.cluster import Device
@@ -142,7 +143,7 @@ def _backward(
     )
 
 
-class _Beside(NamedTuple):
+class _Beside(Struct, frozen=True):
     """Bytes beside a pass in one stretch of backward."""
 
     gradients: int
@@ -193,7 +194,7 @@ def _through_layers(held: Buffers, passes: MicroBatch, beside: Sequence[_Beside]
     Copies are made when a gradient arrives, which need not be when a stretch has most.
     """
     waiting = passes.waiting
-    ended = stretch([])._replace(arriving=waiting, arriving_bytes=waiting.total())
+    ended = structs.replace(stretch([]), arriving=waiting, arriving_bytes=waiting.total())
     stretches = [*passes.layers, ended]
     before = list(accumulate([each.net_bytes for each in passes.layers], initial=0))
     tops, arrivals = [
@@ -218,7 +219,7 @@ def _through_layers(held: Buffers, passes: MicroBatch, beside: Sequence[_Beside]
     return _pass(held, alive, place, gradients=gradients, more=more)
 
 
-class GradientLevel(NamedTuple):
+class GradientLevel(Struct, frozen=True):
     """Bytes of gradients in one stretch of backward."""
 
     at_top: int

@@ -12,7 +12,6 @@ gradients where they are.
 from collections.abc import Iterable, Sequence
 from itertools import groupby, product
 from operator import itemgetter
-from typing import NamedTuple
 
 from msgspec import Struct, field
 
@@ -27,7 +26,7 @@ from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 
-class Reductions(NamedTuple):
+class Reductions(Struct, frozen=True):
     """One rank's reductions in each stretch of backward: the last layer first, the embedding after
     all layers, and then what is reduced when backward has ended."""
 

@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.base.bounded_cache import bounded_cache
 from planner.models.expert_shape import ExpertsSpec
@@ -14,7 +16,7 @@ Sharing = Literal["none", "stores", "reads"]
 has none and attends to those of another layer."""
 
 
-class LayerKind(NamedTuple):
+class LayerKind(Struct, frozen=True):
     """The properties in which layers of a model differ; layers of one kind are all alike."""
 
     sliding_window: int | None = None
@@ -45,7 +47,7 @@ RECURRENT, ATTENDING, BOTH, MLP, EXPERTS = "M*H-E"
 that attends and keeps a state (Falcon-H1)."""
 
 
-class LayerPattern(NamedTuple):
+class LayerPattern(Struct, frozen=True):
     """The fields of ModelSpec that decide the kind of each layer."""
 
     num_layers: int

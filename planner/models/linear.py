@@ -1,9 +1,9 @@
 """One matrix of a layer, from which parameters, quantization, LoRA and FLOPs are counted."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 
-class Linear(NamedTuple):
+class Linear(Struct, frozen=True):
     """One ``nn.Linear``: ``in_features x out_features``, bias beside it."""
 
     name: str

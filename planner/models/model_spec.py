@@ -6,7 +6,9 @@ Names are those of Hugging Face's ``config.json``. A parameter count is made of 
 
 from collections.abc import Mapping
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct, structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.phrases import Phrase
@@ -79,7 +81,7 @@ PER_LAYER_PROJECTION = "per_layer_model_projection"
 """Role of the matrix that makes every layer's vector of a token's embedding."""
 
 
-class Heads(NamedTuple):
+class Heads(Struct, frozen=True):
     """Heads of attention in one layer."""
 
     queries: int
@@ -375,7 +377,7 @@ class ModelSpec(Spec):
         if self.beside is None:
             return ()
         *others, last = self.beside.matrices(self.hidden_size)
-        return (*others, last._replace(whole=self.tied_embeddings))
+        return (*others, structs.replace(last, whole=self.tied_embeddings))
 
     @property
     def towers(self) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ output, whatever its name. peft finds a matrix by the last part of its path.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.plan.vocabulary import Loss
 
 
-class ModuleNames(NamedTuple):
+class ModuleNames(Struct, frozen=True):
     """Where one ``model_type`` keeps its layers, and its own names for the matrices in them."""
 
     layers: str = "model.layers"

@@ -2,13 +2,15 @@
 configuration states it."""
 
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.base.strict_yaml import PositiveInt, Spec
 from planner.models.linear import Linear
 
 
-class OwnParameter(NamedTuple):
+class OwnParameter(Struct, frozen=True):
     """A parameter of a layer that is not part of a matrix."""
 
     shape: tuple[int, ...]

@@ -1,8 +1,8 @@
 """The alternatives to a plan: a row for each, with the reason beside it or below it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from msgspec import Struct
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -17,7 +17,7 @@ from planner.report.words import STRATEGY_TITLES
 from planner.search.candidate import Candidate
 
 
-class _Row(NamedTuple):
+class _Row(Struct, frozen=True):
     """An alternative as the table shows it."""
 
     method: str

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_duration, format_share
 from planner.datasets.token_lengths import QUANTILES
@@ -59,7 +61,7 @@ def data_document(
         "num_samples": known.num_samples,
         "lengths": {f"{share:g}": known.lengths.quantile(share) for share in QUANTILES},
         "records_read": known.lengths.num_records,
-        **found._asdict(),
+        **structs.asdict(found),
         "packing_pays": found.packing_pays,
         "packed_run_time_s": _packed_run_time_s(packed, known),
     }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from planner.base.phrases import Reason
 from planner.decision.alternatives import Alternative
@@ -39,7 +39,7 @@ def document(decision: Decision, plan: Plan) -> dict[str, Any]:
             {**_reason(reason), "candidates": number}
             for reason, number in decision.rejected.items()
         ],
-        "improvements": [each._asdict() for each in decision.improvements],
+        "improvements": [structs.asdict(each) for each in decision.improvements],
         "richer_method": decision.richer,
         "what_if": to_builtins(decision.what_if),
     }

@@ -4,7 +4,8 @@ PyTorch's allocator keeps what tensors have left, and gives it back only before 
 """
 
 from statistics import median
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.allocator.expected_reserve import expected_reserved_bytes
 from planner.hardware.cluster import Cluster
@@ -16,7 +17,7 @@ from planner.workload.layout import Layout
 from planner.workload.workload import Batch, Workload
 
 
-class ExpectedMemory(NamedTuple):
+class ExpectedMemory(Struct, frozen=True):
     """Memory of one device that is in use when a run has made a few steps."""
 
     peak_allocated_bytes: int

@@ -16,7 +16,7 @@ the fused loss instead of the stock one, is open on the CPU alone, and saves no 
 tile is copied more often than the stock loss passes over it (TORCH_TILE_BYTES).
 """
 
-from typing import NamedTuple
+from msgspec import Struct, structs
 
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
@@ -37,7 +37,7 @@ ROUNDED_S = 1e-9
 """Seconds to which times are rounded for ranking."""
 
 
-class _Change(NamedTuple):
+class _Change(Struct, frozen=True):
     """What the stock loss changes in the time of one micro-batch."""
 
     seconds: float
@@ -75,7 +75,8 @@ def _most_saved_of_pass_s(
         fused, kinds, samples, checkpointing=checkpointing, device=device, speed=speed
     )
     change = _least_change(fused, kinds, samples, device, speed)
-    least = passed._replace(
+    least = structs.replace(
+        passed,
         products_s=passed.products_s + change.seconds,
         kernels=passed.kernels - change.launches,
     )
@@ -104,7 +105,8 @@ def _narrow(product: Kernel, kinds: Numerics) -> Kernel:
     """Return a product of the operands that the stock loss has: the fused one copies them to fp32
     where there is no Triton."""
     width = min(product.width, kinds.compute)
-    return product._replace(width=width, num_bytes=product.num_bytes * width // product.width)
+    num_bytes = product.num_bytes * width // product.width
+    return structs.replace(product, width=width, num_bytes=num_bytes)
 
 
 def _passes_s(product: Kernel, hidden_size: int, speed: Rates) -> float:

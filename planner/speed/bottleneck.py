@@ -1,6 +1,6 @@
 """What a step waits for, and what would help, from the parts of its time."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from planner.base.phrases import Phrase
 from planner.speed.step_time import StepTime
@@ -13,7 +13,7 @@ MEMORY_BOUND_FROM = 2 * NAMED_FROM
 """Share of a step from which memory-bound kernels are named, larger since every model has them."""
 
 
-class Bottleneck(NamedTuple):
+class Bottleneck(Struct, frozen=True):
     """The part of a step that limits its speed."""
 
     name: str

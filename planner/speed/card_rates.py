@@ -1,7 +1,8 @@
 """Rates that kernels reach on a card: presets/speed.yaml applied to the card's datasheet."""
 
 from functools import cache
-from typing import NamedTuple
+
+from msgspec import Struct, structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
@@ -98,7 +99,7 @@ def card_class(card: GpuSpec) -> CardClass:
     return max(older or open_to_it[:1], key=lambda each: (float(each.capability), each.geforce))
 
 
-class Rates(NamedTuple):
+class Rates(Struct, frozen=True):
     """What one device and its links reach, in units per second."""
 
     flops_per_s: float
@@ -141,8 +142,8 @@ def with_hooks(speed: Rates, strategy: Strategy) -> Rates:
         return speed
     factor = speed_data().zero_3_hooks.factor
     if not speed.host_s_per_kernel:  # the host is the device, and launches between two kernels
-        return speed._replace(kernel_gap_s=factor * speed.kernel_gap_s)
-    return speed._replace(host_s_per_kernel=factor * speed.host_s_per_kernel)
+        return structs.replace(speed, kernel_gap_s=factor * speed.kernel_gap_s)
+    return structs.replace(speed, host_s_per_kernel=factor * speed.host_s_per_kernel)
 
 
 def rates(cluster: Cluster) -> Rates | None:
@@ -214,7 +215,7 @@ def _measured_links(cluster: Cluster) -> Links:
     links = links_of(cluster, None if card.speed is None else card.speed.pcie_bytes_per_s)
     copies = measured.host.to_device_bytes_per_s, measured.host.to_host_bytes_per_s
     known = [rate for rate in copies if rate is not None]
-    return links._replace(host_bytes_per_s=min(known)) if known else links
+    return structs.replace(links, host_bytes_per_s=min(known)) if known else links
 
 
 NOMINAL = Rates(

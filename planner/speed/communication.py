@@ -26,7 +26,8 @@ AllGatherCoalescedHandle.wait), as FSDP does; it casts gradients into its buffer
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.units import MIB, ceil_div
 from planner.hardware.network import Ranks
@@ -46,7 +47,7 @@ COPY, GATHER, REDUCE = 2, 2, 3
 """Times that a tensor's bytes pass the memory in a copy, a gather and a reduction; see above."""
 
 
-class Sent(NamedTuple):
+class Sent(Struct, frozen=True):
     """Seconds of communication in an optimizer step."""
 
     exposed_s: float
@@ -59,7 +60,7 @@ class Sent(NamedTuple):
 NOTHING = Sent(0.0, 0.0)
 
 
-class Gather(NamedTuple):
+class Gather(Struct, frozen=True):
     """One all-gather of ZeRO-3 or FSDP in a row of layers that are alike."""
 
     seconds: float

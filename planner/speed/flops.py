@@ -9,7 +9,7 @@ here by what is differentiated: the gradient of an input costs as much as the fo
 gradient of a weight as much again, and a frozen weight has none.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from planner.base.units import ceil_div
 from planner.models.model_spec import ModelSpec
@@ -23,7 +23,7 @@ ATTENTION_BACKWARD = 2.5
 two (Dao, arXiv:2307.08691, section 3.1.2)."""
 
 
-class Flops(NamedTuple):
+class Flops(Struct, frozen=True):
     """Operations of one micro-batch."""
 
     forward: int

@@ -14,15 +14,14 @@ MOVES_PER_ELEMENT = 2
 """Times that a kernel with one input moves the width of an element: it is read and written."""
 
 
-def mapped_from_bytes(kernels: Iterable[Kernel]) -> int:
+def mapped_from_bytes(made: Iterable[int]) -> int:
     """Return the bytes of the smallest block that a process on the CPU maps from the kernel anew,
-    and gives back when it is freed.
+    and gives back when it is freed, where its kernels make blocks of the given bytes.
 
     read: malloc.c at 2.36, sysmalloc and free. Blocks from a threshold on are mapped. When one is
     freed, the threshold rises to its size, up to ``LARGEST_REUSED``: so the largest block below
     that is mapped each time, and smaller ones are reused.
     """
-    made = (kernel.made for kernel in kernels)
     return max((size for size in made if size <= LARGEST_REUSED), default=0) or LARGEST_REUSED
 
 

@@ -8,7 +8,9 @@ the samples. The first layer counts as the others of its kind.
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.forward.decoder import Decoder
 from planner.forward.model_pass import ModelPass, PassedLayer
@@ -18,7 +20,7 @@ from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
 from planner.speed.card_rates import Rates
 from planner.speed.flops import micro_batch_flops, recomputed_share
-from planner.speed.measured_kernels import mapped_from_bytes
+from planner.speed.measured_kernels import LARGEST_REUSED, mapped_from_bytes
 from planner.tape.counting_tape import CountingTape, Kernel, KernelPhase
 from planner.workload.dtypes import Numerics
 from planner.workload.settings_cache import PASS, cached_by_settings
@@ -29,7 +31,7 @@ KernelPlace = tuple[LayerKind, bool] | None
 TimePart = Literal["products", "elementwise", "dequantize"]
 
 
-class Growing(NamedTuple):
+class Growing(Struct, frozen=True):
     """A kernel with so many samples, and what each further sample adds."""
 
     kernel: Kernel
@@ -44,16 +46,16 @@ class Growing(NamedTuple):
     def with_samples(self, count: int) -> Kernel:
         """Return the kernel as it is with ``count`` samples."""
         more = count - self.samples
-        phase, kind, width, flops, num_bytes, made, kept, length = self.kernel
+        kernel = self.kernel
         return Kernel(
-            phase,
-            kind,
-            width,
-            flops + more * self.more_flops,
-            num_bytes + more * self.more_bytes,
-            made + more * self.more_made,
-            kept,
-            length,
+            kernel.phase,
+            kernel.kind,
+            kernel.width,
+            kernel.flops + more * self.more_flops,
+            kernel.num_bytes + more * self.more_bytes,
+            kernel.made + more * self.more_made,
+            kernel.kept,
+            kernel.length,
         )
 
 
@@ -61,7 +63,7 @@ Counted = Mapping[KernelPlace, Mapping[Growing, int]]
 """Number of kernels that are alike, by where they run."""
 
 
-class PassTime(NamedTuple):
+class PassTime(Struct, frozen=True):
     """Seconds, operations and launches of one micro-batch on the device."""
 
     products_s: float
@@ -102,8 +104,8 @@ class _Spans:
             number = len(self._layers) - bisect_right(self._backward, log_place)
         if not 0 <= number < len(self._layers):
             return None
-        kind, recomputed = self._layers[number]
-        return kind, recomputed
+        layer = self._layers[number]
+        return layer.kind, layer.recomputed
 
 
 def _run(
@@ -139,7 +141,8 @@ def _tape(run: ModelPass) -> CountingTape:
 
 
 def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelPass) -> Counted:
-    spans, found = _Spans(run, _layers(workload)), dict[KernelPlace, Counter[Growing]]()
+    spans = _Spans(run, _layers(workload))
+    found: defaultdict[KernelPlace, Counter[Growing]] = defaultdict(Counter)
     tape = _tape(run)
     kernels = tape.with_kept(run.casts_gone[0])
     for kernel, place, larger in zip(kernels, tape.places, _tape(more).kernels, strict=True):
@@ -148,7 +151,7 @@ def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelP
             larger.num_bytes - kernel.num_bytes,
             larger.made - kernel.made,
         )
-        found.setdefault(spans.place(place), Counter())[Growing(kernel, samples, *grows)] += 1
+        found[spans.place(place)][Growing(kernel, samples, *grows)] += 1
     return found
 
 
@@ -182,7 +185,11 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
     flops: dict[KernelPhase, float] = defaultdict(float)
     launches = 0.0
     launched = [(growing.with_samples(samples), times) for growing, times in kernels]
-    mapped_from = mapped_from_bytes(kernel for kernel, _ in launched)
+    mapped_from = (
+        mapped_from_bytes(kernel.made for kernel, _ in launched)
+        if speed.measured
+        else LARGEST_REUSED
+    )
     for kernel, times in launched:
         took = times * speed.seconds(kernel, mapped_from)
         seconds[PART.get(kernel.kind, "products")] += took

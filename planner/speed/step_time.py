@@ -6,7 +6,7 @@ A card without known rates has no step time; candidates are then ranked by the t
 card, since their order hardly depends on it.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Cluster
@@ -27,7 +27,7 @@ READS_TO_CLIP = 3
 torch/nn/utils/clip_grad.py at 2.13."""
 
 
-class StepTime(NamedTuple):
+class StepTime(Struct, frozen=True):
     """Parts of a step in seconds of one rank; all ranks take the same time."""
 
     products_s: float

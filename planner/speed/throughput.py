@@ -1,6 +1,6 @@
 """How fast a candidate trains, how certain that is, and what a run costs."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from planner.hardware.cluster import Cluster
 from planner.hardware.measured.own_runs import time_ratios
@@ -15,7 +15,7 @@ MILLION = 1_000_000
 SECONDS_PER_HOUR = 3600
 
 
-class Throughput(NamedTuple):
+class Throughput(Struct, frozen=True):
     """One candidate's speed; seconds are those of an optimizer step of full samples."""
 
     step: StepTime
@@ -75,7 +75,7 @@ class Throughput(NamedTuple):
         )
 
 
-class RunCost(NamedTuple):
+class RunCost(Struct, frozen=True):
     """Time, energy and price of a run."""
 
     seconds: float

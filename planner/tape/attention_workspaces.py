@@ -5,7 +5,7 @@ attention_backward.cu, _efficient_attention_backward; mem_eff_attention/kernel_b
 workspace_size, and kernels/cutlassB.h, which lists the kernels that a card is offered.
 """
 
-from typing import NamedTuple
+from msgspec import Struct, structs
 
 from planner.base.units import FP32_BYTES, ceil_div, round_up
 from planner.tape.tape import Tape
@@ -24,7 +24,7 @@ TILE_HEAD_BYTES = 16
 """Bytes of a lock, a counter and their padding before each tile; read: GradQTempStorage."""
 
 
-class HeadShape(NamedTuple):
+class HeadShape(Struct, frozen=True):
     """Queries, keys and values of one micro-batch as attention sees them."""
 
     batch: int
@@ -52,7 +52,7 @@ class HeadShape(NamedTuple):
         return self.batch * self.heads * self.length
 
 
-class Blocks(NamedTuple):
+class Blocks(Struct, frozen=True):
     """Queries and keys that one block of the memory-efficient gradient takes at a time."""
 
     queries: int
@@ -72,7 +72,7 @@ def as_kernels_see(batch: Batch) -> Batch:
     if is_older(capability):
         return batch
     same = capability if capability in LITTLE_SHARED_MEMORY else None
-    return batch._replace(compute_capability=same)
+    return structs.replace(batch, compute_capability=same)
 
 
 def flash_workspace(tape: Tape, shape: HeadShape, width: int) -> None:

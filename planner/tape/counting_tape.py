@@ -10,7 +10,9 @@ long as the slower of its operations and its bytes.
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct, structs
 
 from planner.base.units import FP32_BYTES
 from planner.tape.tape import GradientSink, ProductKind, RunAgain, Tape
@@ -22,7 +24,7 @@ KernelKind = ProductKind | Literal["elementwise", "exponential", "random", "dequ
 element, ``random`` draws its numbers; a device may be slower at both than at moving."""
 
 
-class Kernel(NamedTuple):
+class Kernel(Struct, frozen=True):
     """One launch of a kernel."""
 
     phase: KernelPhase
@@ -40,7 +42,7 @@ class Kernel(NamedTuple):
     """Tokens of each sequence that attention reads; 0 for all other kernels."""
 
 
-class _Announced(NamedTuple):
+class _Announced(Struct, frozen=True):
     """What an operator has stated of the kernel that it is about to launch."""
 
     kind: KernelKind
@@ -125,11 +127,19 @@ class CountingTape(Tape):
 
     def _launch(self, announced: _Announced, made: int) -> None:
         self._announced = None
-        phase = "recompute" if announced.again else self._phase
         self.places.append(len(self.log))
-        kind, flops, num_bytes, width, _, length = announced
-        kernel = Kernel(phase, kind, width, flops, num_bytes, made, length=length)
-        self.kernels.append(kernel)
+        self.kernels.append(
+            Kernel(
+                "recompute" if announced.again else self._phase,
+                announced.kind,
+                announced.width,
+                announced.flops,
+                announced.num_bytes,
+                made,
+                False,
+                announced.length,
+            )
+        )
 
     def with_kept(self, turn: int) -> list[Kernel]:
         """Return the kernels, with what is alive at position ``turn`` of the log marked as
@@ -143,7 +153,7 @@ class CountingTape(Tape):
                     alive.pop(storage, None)
         kept = set(alive.values())
         return [
-            kernel._replace(kept=True) if kernel.made and place in kept else kernel
+            structs.replace(kernel, kept=True) if kernel.made and place in kept else kernel
             for kernel, place in zip(self.kernels, self.places, strict=True)
         ]
 
@@ -153,8 +163,9 @@ class CountingTape(Tape):
             return
         each = per_kernel + shared // len(self._unread)
         for number in self._unread:
-            phase, kind, width, flops, written, made, *_ = self.kernels[number]
-            self.kernels[number] = Kernel(phase, kind, width, flops, written + each, made)
+            kernel = self.kernels[number]
+            read = kernel.num_bytes + each
+            self.kernels[number] = structs.replace(kernel, num_bytes=read)
         self._unread.clear()
 
     def record(

@@ -30,6 +30,7 @@ from planner.tape.tensors import (
     Storage,
     StorageEvent,
     Tensor,
+    allocated,
     begin,
     held_elsewhere,
     storages,
@@ -141,7 +142,7 @@ class Tape(UncountedWork):
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
         """Return a tensor with a storage of its own."""
         taken = elements * width
-        return Tensor(elements, width, Storage(self.log, taken, owner or self._owner, name), None)
+        return Tensor(elements, width, allocated(self.log, taken, owner or self._owner, name), None)
 
     def record(
         self,
@@ -158,10 +159,10 @@ class Tape(UncountedWork):
             return output
         region = self._region
         if region is not None and self._refilling:
-            return self._refill(region, output, Node(0, nodes, (), backward, unpacks=False), saved)
+            return self._refill(region, output, Node(0, nodes, (), backward, False), saved)
         self._sequence += 1
         shapes = tuple([(x.elements, x.width) for x in inputs])
-        node = Node(self._sequence, nodes, shapes, backward, unpacks=bool(saved))
+        node = Node(self._sequence, nodes, shapes, backward, bool(saved))
         output.node = node
         if region is None:
             node.saved = storages(saved)
@@ -359,7 +360,7 @@ class Tape(UncountedWork):
     def _validate(self, outgoing: list[Tensor | None], node: Node) -> None:
         for position, (elements, width) in enumerate(node.shapes):
             made = outgoing[position]
-            if made is None or (made.elements, made.width) == (elements, width):
+            if made is None or (made.elements == elements and made.width == width):
                 continue
             _inside = (
                 self.sum_buffers(made.elements // elements, elements) if node.sums_rows else None
@@ -371,7 +372,7 @@ class Tape(UncountedWork):
         """Return what a sum over rows allocates inside, which no kernel of its own writes."""
         sizes = split_buffers(rows=rows, columns=columns) if rows > 1 else ()
         name = "buffer of a sum over rows"
-        return [Storage(self.log, size, "workspace", name) for size in sizes if size]
+        return [allocated(self.log, size, "workspace", name) for size in sizes if size]
 
     def _join(self, arrived: Arrived, key: Node | Parameter) -> None:
         """Add gradients of one tensor from two consumers, in place if nothing else holds
@@ -428,5 +429,5 @@ def _leaf(number: int, arrived: list[Tensor | None], given: Tensor, needs_gradie
 
     leaf = given.viewed()
     if needs_gradient:
-        leaf.node = Node(-number, (), (), arrive, unpacks=False)
+        leaf.node = Node(-number, (), (), arrive, False)
     return leaf

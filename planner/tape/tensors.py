@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from sys import getrefcount
 from typing import Literal
 
+from msgspec import Struct
+
 from planner.base.units import ALLOCATOR_BLOCK_BYTES
 
 Owner = Literal["activations", "loss", "gradients", "workspace"]
@@ -16,20 +18,15 @@ RENAMED = 0
 """Identity in the two events of a storage that passes to another owner."""
 
 
-class Storage:
-    """Bytes that are alive as long as something holds this object; one of no bytes takes no block,
-    and is in no log."""
+class Storage(Struct, eq=False):
+    """Bytes that are alive as long as something holds this object."""
 
-    __slots__ = ("block_bytes", "log", "name", "num_bytes", "owner")
-
-    def __init__(self, log: list[StorageEvent], num_bytes: int, owner: Owner, name: str) -> None:
-        self.log = log
-        self.num_bytes = num_bytes
-        self.block_bytes = taken = -(-num_bytes // ALLOCATOR_BLOCK_BYTES) * ALLOCATOR_BLOCK_BYTES
-        self.owner = owner
-        self.name = name
-        if num_bytes:
-            log.append((taken, owner, id(self), name))
+    log: list[StorageEvent]
+    num_bytes: int
+    block_bytes: int
+    """The same in whole blocks; none where there are no bytes, and then it is in no log."""
+    owner: Owner
+    name: str
 
     def __del__(self) -> None:
         taken = self.block_bytes
@@ -45,19 +42,24 @@ class Storage:
         self.owner = owner
 
 
-class Tensor:
+def allocated(log: list[StorageEvent], num_bytes: int, owner: Owner, name: str) -> Storage:
+    """Return a new storage, whose arrival is logged."""
+    taken = -(-num_bytes // ALLOCATOR_BLOCK_BYTES) * ALLOCATOR_BLOCK_BYTES
+    storage = Storage(log, num_bytes, taken, owner, name)
+    if taken:
+        log.append((taken, owner, id(storage), name))
+    return storage
+
+
+class Tensor(Struct, eq=False):
     """A view of a storage. Without a node it needs no gradient."""
 
-    __slots__ = ("elements", "node", "storage", "width")
-
-    def __init__(
-        self, elements: int, width: int, storage: Storage | None, node: "Node | Parameter | None"
-    ) -> None:
-        self.elements = elements
-        self.width = width
-        self.storage = storage
-        """Storage of its bytes; None for a parameter, whose bytes are counted as model states."""
-        self.node = node
+    elements: int
+    width: int
+    """Bytes per element."""
+    storage: Storage | None = None
+    """Storage of its bytes; None for a parameter, whose bytes are counted as model states."""
+    node: "Node | Parameter | None" = None
 
     def viewed(self, elements: int | None = None) -> "Tensor":
         """Return another view of the same storage; a view's own node takes no bytes."""
@@ -70,7 +72,7 @@ class Tensor:
         return Tensor(self.elements, self.width, self.storage, None)
 
 
-HELD_ONCE = Tensor(1, 1, Storage([], 1, "workspace", "held by one tensor"), None)
+HELD_ONCE = Tensor(1, 1, allocated([], 1, "workspace", "held by one tensor"), None)
 """A tensor whose storage nothing else holds: the measure of :func:`held_elsewhere`."""
 
 
@@ -84,20 +86,16 @@ def held_elsewhere(tensor: Tensor) -> bool:
     return getrefcount(tensor.storage) > getrefcount(HELD_ONCE.storage)
 
 
-class Parameter(Tensor):
+class Parameter(Tensor, eq=False, kw_only=True):
     """A leaf. A weight's bytes are model states; where it trains its gradient is kept."""
 
-    __slots__ = ("gradient_owner", "trains", "uses")
+    trains: bool
+    gradient_owner: Owner = "gradients"
+    uses: int = 0
+    """Number of gradients still to come: a tied weight's two meet before they are kept."""
 
-    def __init__(
-        self, elements: int, width: int, *, trains: bool, gradient_owner: Owner = "gradients"
-    ) -> None:
-        super().__init__(elements, width, None, None)
-        self.trains = trains
-        self.gradient_owner: Owner = gradient_owner
-        self.uses = 0
-        """Number of gradients still to come: a tied weight's two meet before they are kept."""
-        if trains:
+    def __post_init__(self) -> None:
+        if self.trains:
             self.node = self
 
 
@@ -105,45 +103,23 @@ Backward = Callable[[Tensor], Sequence[Tensor | None]]
 """How a node makes the gradients of its inputs from the incoming one."""
 
 
-class Node:
+class Node(Struct, eq=False, weakref=True):
     """One operator of the graph: what it saved, and how it makes its inputs' gradients."""
 
-    __slots__ = (
-        "__weakref__",
-        "backward",
-        "in_context",
-        "inputs",
-        "region",
-        "saved",
-        "sequence",
-        "shapes",
-        "sums_rows",
-        "unpacks",
-    )
-
-    def __init__(
-        self,
-        sequence: int,
-        inputs: tuple["Node | Parameter | None", ...],
-        shapes: tuple[tuple[int, int], ...],
-        backward: Backward,
-        *,
-        unpacks: bool,
-    ) -> None:
-        self.sequence = sequence
-        self.inputs = inputs
-        self.shapes = shapes
-        """Elements and bytes per element of each input, and so of its gradient."""
-        self.backward = backward
-        self.unpacks = unpacks
-        """Whether it saved anything, a weight included."""
-        self.saved: list[Storage] = []
-        self.in_context = False
-        """Whether the context of an autograd.Function in Python holds what it saved, until the
-        graph is gone."""
-        self.sums_rows = False
-        """Whether the gradient of a smaller input is the sum over all rows, by a CUDA kernel."""
-        self.region: Region | None = None
+    sequence: int
+    inputs: tuple["Node | Parameter | None", ...]
+    shapes: tuple[tuple[int, int], ...]
+    """Elements and bytes per element of each input, and so of its gradient."""
+    backward: Backward
+    unpacks: bool
+    """Whether it saved anything, a weight included."""
+    saved: list[Storage] = []
+    in_context: bool = False
+    """Whether the context of an autograd.Function in Python holds what it saved, until the graph is
+    gone."""
+    sums_rows: bool = False
+    """Whether the gradient of a smaller input is the sum over all rows, by a CUDA kernel."""
+    region: "Region | None" = None
 
 
 class Region:

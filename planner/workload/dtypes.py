@@ -32,7 +32,9 @@ Other trainers keep other conventions; that is most of why estimates of one requ
 factor of three.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.base.units import FP32_BYTES
 from planner.plan.vocabulary import Method, Precision, ZeroStage
@@ -58,7 +60,7 @@ shifted in fp32``: the model casts its logits and copies all but the last (befor
 shifted``: the copy keeps the logits' dtype (Qwen-1)."""
 
 
-class Numerics(NamedTuple):
+class Numerics(Struct, frozen=True):
     """Bytes per element for one method under one strategy, with the conventions that go
     with them."""
 

@@ -19,7 +19,8 @@ Params4bit).
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.units import block, ceil_div
 from planner.models.layer_kinds import LayerKind
@@ -41,7 +42,7 @@ def shard_of(shape: Sequence[int], ranks: int) -> tuple[int, ...]:
     return ceil_div(rows, ranks), *others
 
 
-class Piece(NamedTuple):
+class Piece(Struct, frozen=True):
     """One parameter of a unit, as each rank has it."""
 
     elements: int
@@ -53,7 +54,7 @@ class Piece(NamedTuple):
     trains: bool
 
 
-class Unit(NamedTuple):
+class Unit(Struct, frozen=True):
     """Bytes of one unit on each rank."""
 
     frozen_bytes: int
@@ -78,7 +79,7 @@ NO_UNIT = Unit(0, 0, 0, 0, 0, 0, 0, 0)
 """A unit without parameters."""
 
 
-class Units(NamedTuple):
+class Units(Struct, frozen=True):
     """The units of a model, in the order in which they run."""
 
     root: Unit

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import inf, isqrt
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from planner.base.phrases import Phrase
 from planner.plan.vocabulary import (
@@ -22,7 +23,7 @@ STRATEGIES = tuple(ZERO_STAGE)
 """All strategies, the simplest first."""
 
 
-class Layout(NamedTuple):
+class Layout(Struct, frozen=True):
     """One way to distribute a training step: what to do, not what it costs."""
 
     strategy: Strategy
@@ -93,7 +94,7 @@ def recomputation_order(checkpointing: int) -> float:
     return checkpointing or inf
 
 
-class Series(NamedTuple):
+class Series(Struct, frozen=True):
     """Layouts that differ only in the micro-batch size, the smallest first.
 
     Along it memory never falls and a step never takes longer, so that a search prices few of them.

@@ -1,7 +1,9 @@
 """What an optimizer keeps for each trained tensor between steps, and where it is."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.base.units import FP32_BYTES, block, ceil_div
 from planner.hardware.cluster import Device
@@ -26,7 +28,7 @@ per block of 8-bit values. ``table``: the values that 8-bit codes stand for. ``c
 per trained tensor."""
 
 
-class OptimizerState(NamedTuple):
+class OptimizerState(Struct, frozen=True):
     """One tensor that lives from step to step."""
 
     elements: int
@@ -99,7 +101,7 @@ def shared_states(
     return []
 
 
-class StatesBytes(NamedTuple):
+class StatesBytes(Struct, frozen=True):
     """Bytes of all optimizer states."""
 
     on_device: int

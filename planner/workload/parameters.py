@@ -7,9 +7,10 @@ zero_3.py).
 
 from collections.abc import Iterator
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from planner.models.expert_shape import CORRECTION, ExpertsSpec
 from planner.models.layer_kinds import LayerKind
@@ -35,23 +36,17 @@ def decays(role: Role) -> bool:
     return role != "vector"
 
 
-class _Sized(NamedTuple):
+class Sized(Struct, frozen=True):
+    """One parameter. Its number of elements is read thousands of times and therefore stored."""
+
     name: str
     shape: tuple[int, ...]
     trains: bool
-    role: Role
-    elements: int
+    role: Role = "weight"
+    elements: int = 0
 
-
-class Sized(_Sized):
-    """One parameter. Its number of elements is read thousands of times and therefore stored."""
-
-    __slots__ = ()
-
-    def __new__(
-        cls, name: str, shape: tuple[int, ...], trains: bool, role: Role = "weight"
-    ) -> "Sized":
-        return super().__new__(cls, name, shape, trains, role, prod(shape))
+    def __post_init__(self) -> None:
+        force_setattr(self, "elements", prod(self.shape))
 
     @property
     def decays(self) -> bool:

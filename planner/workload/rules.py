@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
@@ -70,7 +72,7 @@ class When(Spec):
         return below and (self.capability_from is None or found >= self.capability_from)
 
 
-class Combination(NamedTuple):
+class Combination(Struct, frozen=True):
     """The properties of a candidate that rules are about."""
 
     method: Method

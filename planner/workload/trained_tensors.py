@@ -8,23 +8,25 @@ read: transformers/trainer.py at 5.23.0, create_optimizer and get_decay_paramete
 from collections import Counter
 from collections.abc import Mapping
 from math import prod
-from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from planner.workload.parameters import Role, decays, parameters
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 
-class TrainedTensor(NamedTuple):
-    """The shape and the role of one parameter that gets a gradient."""
+class TrainedTensor(Struct, frozen=True):
+    """The shape and the role of one parameter that gets a gradient, and its elements, which are
+    read thousands of times."""
 
     shape: tuple[int, ...]
     role: Role = "weight"
+    elements: int = 0
 
-    @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return prod(self.shape)
+    def __post_init__(self) -> None:
+        force_setattr(self, "elements", prod(self.shape))
 
     @property
     def decays(self) -> bool:

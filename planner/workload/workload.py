@@ -1,8 +1,6 @@
 """What is trained: a model with its training settings, and one micro-batch of it."""
 
-from typing import NamedTuple
-
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
@@ -152,7 +150,7 @@ class Workload(Spec):
         return self.model.num_params - self.model.untrained_params
 
 
-class Batch(NamedTuple):
+class Batch(Struct, frozen=True):
     """One micro-batch on one rank."""
 
     micro_batch_size: int

@@ -51,7 +51,7 @@ def test_old_torch_makes_the_denominators_of_adamw_beside_their_roots() -> None:
     tensors = run.trained[0].tensors
     named = structs.replace(run.workload.settings.optimizer, name="adamw_torch")
     work = run.workload.with_settings(optimizer=named)
-    batch = run.batch._replace(sequence_length=8)
+    batch = structs.replace(run.batch, sequence_length=8)
     new = replace(run, workload=work, batch=batch, trained=(DtypeGroup(tensors, 2),))
     old = replace(new, denominator_apart=True)
     first, second = (one_device(x).peaks(expandable_segments=True) for x in (new, old))

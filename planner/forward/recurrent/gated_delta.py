@@ -9,6 +9,8 @@ installed: chunks of tokens at once, and the state from chunk to chunk.
 
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from planner.base.units import FP32_BYTES, ceil_div
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.recurrent.convolution import convolution, without_padding
@@ -35,7 +37,7 @@ class _Operands(NamedTuple):
     beta: Tensor
 
 
-class _Shape(NamedTuple):
+class _Shape(Struct, frozen=True):
     """Sizes of one micro-batch's recurrence."""
 
     samples: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 
@@ -182,7 +182,7 @@ def no_keys(_spec: ModelSpec) -> dict[str, Any]:
     return {}
 
 
-class Architecture(NamedTuple):
+class Architecture(Struct, frozen=True):
     """One ``model_type``: how its ``config.json`` is read, and what is written beside the keys that
     all share."""
 

@@ -10,6 +10,7 @@ from planner.base.errors import InvalidFileError, NoFormulasError
 from planner.cli.model_option import load_model_dir
 from planner.models.config_json import spec_from_config
 from planner.models.model_presets import load_model
+from planner.models.model_spec import Heads
 
 CHATGLM3_6B: dict[str, Any] = {
     "model_type": "chatglm",
@@ -706,7 +707,7 @@ def test_heads_of_gemma_4_are_read_as_transformers_writes_them_too() -> None:
     keys = {"attention_k_eq_v": True, "num_global_key_value_heads": 2}
     published = spec_from_config(GEMMA_4 | keys, PATH)
     for spec in (written, published):
-        assert spec.heads(spec.layers[-1]) == (8, 2, 512)
+        assert spec.heads(spec.layers[-1]) == Heads(8, 2, 512)
     names = {matrix.name for matrix in published.linears(published.layers[-1])}
     assert "k_proj" in names
     assert "v_proj" not in names

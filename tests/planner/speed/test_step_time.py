@@ -52,7 +52,7 @@ def layout(strategy: Strategy, ranks: int, steps: int = 1, **changes: Any) -> La
         gradient_accumulation_steps=steps,
         activation_checkpointing=False,
     )
-    return plain._replace(**changes)
+    return structs.replace(plain, **changes)
 
 
 def step(work: Workload, where: Layout, cluster: Cluster = A100) -> StepTime:
@@ -69,7 +69,7 @@ def passed(work: Workload, *, checkpointing: int = 0, samples: int = 1) -> PassT
 @pytest.mark.parametrize(("method", "passes"), [("full", 6), ("lora", 4)])
 def test_matrices_cost_two_flops_a_parameter_and_pass(method: Method, passes: int) -> None:
     """arXiv:2001.08361, section 2.1: 6 N a token; 4 N where no weight has a gradient."""
-    short = BATCH._replace(sequence_length=128)
+    short = structs.replace(BATCH, sequence_length=128)
     flops = micro_batch_flops(workload(method), short, checkpointing=0)
     matrices = LLAMA.matrix_params + LLAMA.embedding_params
     assert flops.model / short.tokens == pytest.approx(passes * matrices, rel=0.07)
@@ -100,7 +100,7 @@ def test_recomputation_is_one_more_forward_pass_less_its_last_product() -> None:
 def test_growth_by_samples_is_that_of_a_pass_of_that_size(method: Method, samples: int) -> None:
     work = workload(method)
     kinds = numerics(method=method, compute="bf16", zero_stage=0)
-    counted = counted_once(work, kinds, BATCH._replace(micro_batch_size=samples))
+    counted = counted_once(work, kinds, structs.replace(BATCH, micro_batch_size=samples))
     whole = timed(of_model(counted, work.model, 2), samples, NOMINAL)
     grown = passed(work, checkpointing=2, samples=samples)
     assert grown.busy_s == pytest.approx(whole.busy_s, rel=1e-3)
@@ -110,10 +110,10 @@ def test_growth_by_samples_is_that_of_a_pass_of_that_size(method: Method, sample
 def test_a_kernel_takes_the_slower_of_its_operations_and_its_bytes() -> None:
     product = Kernel("forward", "product", 2, 10**12, 10**6)
     assert NOMINAL.seconds(product) == 10**12 / NOMINAL.products_16_per_s
-    assert NOMINAL.seconds(product._replace(width=4)) == 10**12 / NOMINAL.products_32_per_s
-    moving = product._replace(num_bytes=10**12)
+    assert NOMINAL.seconds(structs.replace(product, width=4)) == 10**12 / NOMINAL.products_32_per_s
+    moving = structs.replace(product, num_bytes=10**12)
     assert NOMINAL.seconds(moving) == 10**12 / NOMINAL.bandwidth_bytes_per_s
-    assert NOMINAL.seconds(product._replace(kind="attention")) > NOMINAL.seconds(product)
+    assert NOMINAL.seconds(structs.replace(product, kind="attention")) > NOMINAL.seconds(product)
 
 
 def test_eager_attention_moves_more_than_fused() -> None:
@@ -154,7 +154,7 @@ def test_a_ring_moves_all_but_a_rank_s_own_share() -> None:
 
 
 def test_between_nodes_the_slower_link_decides() -> None:
-    slow = NOMINAL.links._replace(node_bytes_per_s=1e9)
+    slow = structs.replace(NOMINAL.links, node_bytes_per_s=1e9)
     many = Ranks(16, 2, slow)
     assert many.moved_s(10**9) == 10**9 / 2 / slow.node_bytes_per_s
     assert ranks(16, nodes=2).moved_s(10**9) == ranks(16).moved_s(10**9)
@@ -179,8 +179,8 @@ def test_sharding_weights_is_never_faster_on_fast_links(method: Method) -> None:
 def test_what_is_sent_is_hidden_or_exposed() -> None:
     work, kinds = workload("full"), numerics(method="full", compute="bf16", zero_stage=3)
     between = Communication(work, kinds, "zero3", ranks(8), NOMINAL.bandwidth_bytes_per_s)
-    slow = between.of_step(passed(work)._replace(forward_s=0.0, backward_s=0.0), 1)
-    fast = between.of_step(passed(work)._replace(forward_s=1e3, backward_s=1e3), 1)
+    slow = between.of_step(structs.replace(passed(work), forward_s=0.0, backward_s=0.0), 1)
+    fast = between.of_step(structs.replace(passed(work), forward_s=1e3, backward_s=1e3), 1)
     assert slow.hidden_s == 0
     assert fast.exposed_s < 0.2 * slow.exposed_s
     sent = 3 * 2 * LLAMA.num_params * 7 / 8 / NOMINAL.links.device_bytes_per_s
@@ -191,7 +191,7 @@ def test_slower_links_take_longer() -> None:
     slow, quick = parse_gpus("8xrtx-4090"), A100
     speed = rates(quick)
     assert speed is not None
-    slower = speed._replace(links=(rates(slow) or NOMINAL).links)
+    slower = structs.replace(speed, links=(rates(slow) or NOMINAL).links)
     where = layout("zero3", 8)
     assert (
         step_time(workload("full"), where, quick, slower).total_s
