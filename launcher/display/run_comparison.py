@@ -89,7 +89,10 @@ def _words(run: ComparedRun) -> dict[str, str]:
     predicted, loss = run.plan.prediction, run.evaluation_loss
     on_gpu = measured["peak_allocated_bytes"] is not None
     memory = measured["peak_allocated_bytes" if on_gpu else "peak_resident_bytes"]
-    expected = predicted.peak_allocated_bytes if on_gpu else _planned_resident_bytes(run.plan)
+    expected = f"{format_gib(predicted.peak_allocated_bytes)} GiB"
+    if not on_gpu:
+        low, high = format_gib(predicted.low_bytes), format_gib(predicted.high_bytes)
+        expected = Phrase("{low} to {high} GiB", low=low, high=high)
     speed = predicted.tokens_per_second
     return {
         Phrase("loss, first"): f"{training['first_loss']:.4f}",
@@ -100,10 +103,5 @@ def _words(run: ComparedRun) -> dict[str, str]:
         Phrase("tokens per second"): f"{measured['tokens_per_second']:,.0f}",
         Phrase("tokens per second, predicted"): UNKNOWN if speed is None else f"{speed:,.0f}",
         Phrase("peak memory"): f"{format_gib(memory)} GiB",
-        Phrase("peak memory, predicted"): f"{format_gib(expected)} GiB",
+        Phrase("peak memory, predicted"): expected,
     }
-
-
-def _planned_resident_bytes(plan: Plan) -> int:
-    """Return the host memory in bytes that one of a node's processes is predicted to hold."""
-    return plan.prediction.host_ram_bytes // plan.parallel.gpus_per_node

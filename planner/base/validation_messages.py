@@ -52,7 +52,7 @@ def problem_of(error: ValidationError, kind: type[Struct], content: object) -> P
         what, name = match.groups()
         place = (*location, name)
         if what == "missing required":
-            return Problem(place, Joined(": ", [_dotted(place), Phrase("this key is missing")]))
+            return Problem(place, _missing(types, location, _value_at(content, location), name))
         known = [each.name for struct in types for each in _fields(struct)]
         unknown = Phrase("unknown key {key!r}", key=_dotted(place))
         return Problem(place, Joined(". ", [unknown, did_you_mean(name, known)]))
@@ -63,6 +63,20 @@ def problem_of(error: ValidationError, kind: type[Struct], content: object) -> P
     else:
         reason = _expected(message, types, _value_at(content, location))
     return Problem(location, Joined(": ", [_dotted(location), reason]) if location else reason)
+
+
+def _missing(types: list[inspect.Type], location: Location, content: object, name: str) -> str:
+    """Return which keys are missing beside the one that msgspec names, the first."""
+    given = content if isinstance(content, dict) else None
+    lacking = [
+        each.name
+        for struct in types
+        for each in _fields(struct)
+        if each.required and given is not None and each.name not in given
+    ]
+    names = [_dotted((*location, each)) for each in dict.fromkeys([name, *lacking])]
+    words = Phrase("this key is missing") if len(names) == 1 else Phrase("these keys are missing")
+    return Joined(": ", [Joined(", ", names), words])
 
 
 def _dotted(location: Location) -> str:

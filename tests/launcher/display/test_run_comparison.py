@@ -8,6 +8,9 @@ import pytest
 
 from launcher.display.run_comparison import compare_runs
 from planner.base.errors import InvalidRequestError
+from planner.base.strict_yaml import read_spec
+from planner.base.units import format_gib
+from planner.plan.schema import Plan
 from tests.launcher.display.test_closing_summary import REPORT
 from tests.launcher.plans import plan_text
 
@@ -34,7 +37,9 @@ def test_a_table(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == f"{runs[0]} {runs[1]}"
     assert "loss, last 0.2500 0.1250" in lines
     assert "peak memory 0.68 GiB 0.68 GiB" in lines
-    assert "peak memory, predicted 0.59 GiB 0.59 GiB" in lines
+    predicted = read_spec(Plan, runs[0] / "plan.yaml").prediction
+    expected = f"{format_gib(predicted.low_bytes)} to {format_gib(predicted.high_bytes)} GiB"
+    assert f"peak memory, predicted {expected} {expected}" in lines
     assert lines[-2:] == ["differs", "training.max_steps 4 8"]
 
 

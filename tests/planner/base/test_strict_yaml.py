@@ -19,6 +19,11 @@ class Inner(Spec):
     size: PositiveInt
 
 
+class Pair(Spec):
+    left: int
+    right: int
+
+
 class Outer(Spec):
     kind: Literal["a", "b"] = "a"
     name: str
@@ -30,6 +35,7 @@ class Outer(Spec):
     one: Literal[1] = 1
     on: bool = False
     table: dict[Literal["x", "y"], int] = field(default_factory=dict)
+    pair: Pair | None = None
     children: tuple["Outer", ...] = ()
 
     def __post_init__(self) -> None:
@@ -93,6 +99,7 @@ def test_what_is_refused_and_why(content: dict[str, Any], problem: str) -> None:
 
 def test_a_missing_key_is_named_after_an_unknown_one() -> None:
     assert reason({}) == "name: this key is missing"
+    assert reason({"name": "n", "pair": {}}) == "pair.left, pair.right: these keys are missing"
     assert reason({"nmae": "n"}) == "unknown key 'nmae'. Did you mean 'name'?"
 
 

@@ -75,7 +75,7 @@ def test_a_broken_file_is_named_and_keeps_no_other_card_from_being_planned(
     assert plan(*MODEL, "--gpus", "my-card", cwd=tmp_path).returncode == 0
     listed = plan("--list", "gpus", cwd=tmp_path)
     assert (listed.returncode, "my-card" in listed.stdout) == (0, True)
-    assert "broken.yaml:1: device_name: this key is missing" in listed.stderr
+    assert "broken.yaml:1: device_name, nominal_gib, compute_capability, " in listed.stderr
     assert len(listed.stderr.splitlines()) == 1
     assert plan(*MODEL, "--gpus", "NVIDIA 4090", cwd=tmp_path).returncode == 0
     assert plan(*MODEL, "--gpus", "broken", cwd=tmp_path).returncode == 2
