@@ -11,7 +11,7 @@ from planner.decision.method_search import Results, search_method
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE, must_be_split
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
-from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards
+from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards, hosts_of
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import (
     METHOD_NAMES,
@@ -207,11 +207,11 @@ def _more_cards(request: Request) -> str | None:
     """Return the smallest number of the same cards that fits the request or one near it."""
     count = _fewest(request)
     if count is not None:
-        return Phrase("It fits on {count} such cards.", count=count)
+        return Phrase("It fits on {cards}.", cards=_such_cards(count))
     for words, changed in (*_unpinned(request), *_other_methods(request)):
         count = _fewest(changed)
         if count is not None:
-            return Phrase("{change} fits on {count} such cards.", change=words, count=count)
+            return Phrase("{change} fits on {cards}.", change=words, cards=_such_cards(count))
     return None
 
 
@@ -220,6 +220,14 @@ def _fewest(request: Request) -> int | None:
     here = request.cluster.gpus_per_node
     counts = (fewest_cards(request, method, more_than=here) for method in request.methods)
     return min((count for count in counts if count is not None), default=None)
+
+
+def _such_cards(count: int) -> str:
+    hosts = hosts_of(count)
+    if hosts == 1:
+        return Phrase("{count} such cards", count=count)
+    each = count // hosts
+    return Phrase("{hosts} hosts with {count} such cards each", hosts=hosts, count=each)
 
 
 def _other_methods(request: Request) -> Options:
@@ -259,8 +267,8 @@ def _beyond_cards(request: Request) -> str:
     if all(_must_be_split(request, method) for method in request.methods):
         return SENTENCE
     return Phrase(
-        "It does not fit on {count} such cards either: choose a smaller model or larger cards.",
-        count=CARD_COUNTS[-1],
+        "It does not fit on {cards} either: choose a smaller model or larger cards.",
+        cards=_such_cards(CARD_COUNTS[-1]),
     )
 
 
@@ -292,5 +300,5 @@ def _cards_for(request: Request, method: Method) -> str:
         return ""
     count = fewest_cards(request, method, more_than=request.cluster.gpus_per_node)
     if count is not None:
-        return Phrase("; it fits on {count} such cards", count=count)
+        return Phrase("; it fits on {cards}", cards=_such_cards(count))
     return "; " + BRIEFLY if _must_be_split(request, method) else ""

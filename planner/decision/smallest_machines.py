@@ -5,7 +5,7 @@ from functools import cache
 from msgspec import Struct, structs
 
 from planner.base.bounded_cache import bounded_cache
-from planner.base.units import MIB
+from planner.base.units import MIB, ceil_div
 from planner.decision.method_search import search_method
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
@@ -16,7 +16,7 @@ from planner.hardware.cards import (
     preset_texts,
     stated_sizes,
 )
-from planner.hardware.cluster import Accelerator
+from planner.hardware.cluster import MOST_PER_HOST, Accelerator
 from planner.memory.model_states import least_states_bytes
 from planner.plan.vocabulary import Method
 from planner.search.candidate import Candidate
@@ -33,8 +33,9 @@ LAPTOP = " Laptop GPU\n"
 
 
 def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int | None:
-    """Return the smallest number of devices like those here, on one node, that fits a method; None
-    where no number tried does. A node has one device of those that have its host's memory."""
+    """Return the smallest number of devices like those here that fits a method; None where no
+    number tried does. A node has as many as most hosts hold, and one of those that have its host's
+    memory."""
     least = CLOSE * _states_bytes(request, method) / request.budget_bytes
     card = request.cluster.accelerator
     for count in CARD_COUNTS[:1] if card.is_slice or card.unified_memory else CARD_COUNTS:
@@ -45,8 +46,14 @@ def fewest_cards(request: Request, method: Method, *, more_than: int = 0) -> int
 
 @bounded_cache
 def _fits(request: Request, method: Method, count: int) -> bool:
-    few = structs.replace(request.cluster, gpus_per_node=count, num_nodes=1)
+    hosts = hosts_of(count)
+    few = structs.replace(request.cluster, gpus_per_node=count // hosts, num_nodes=hosts)
     return search_method(request.on(few), method).fits
+
+
+def hosts_of(count: int) -> int:
+    """Return how many hosts hold one of the ``CARD_COUNTS``."""
+    return ceil_div(count, MOST_PER_HOST)
 
 
 def _states_bytes(request: Request, method: Method) -> int:

@@ -186,19 +186,19 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
         (
             cards(8, 24),
             {"model": "qwen3-235b-a22b"},
-            "It does not fit on 64 such cards either",
+            "It does not fit on 8 hosts with 8 such cards each either",
         ),
         (cards(1, 24), {"method": "qlora"}, "It fits on 8 such cards."),
         (cards(1, 24), {"recipe": load_recipe("qlora")}, "It fits on 8 such cards."),
         (
             cards(1, 24),
             {"method": "qlora", "optimizer": "adamw_8bit"},
-            "--method lora without --optimizer adamw_8bit fits on 16 such cards.",
+            "--method lora without --optimizer adamw_8bit fits on 2 hosts with 8 such cards each.",
         ),
         (
             cards(2, 24),
             {"method": "lora", "zero_stage": 1},
-            "Without --zero-stage 1 it fits on 16 such cards.",
+            "Without --zero-stage 1 it fits on 2 hosts with 8 such cards each.",
         ),
     ],
 )
