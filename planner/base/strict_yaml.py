@@ -12,7 +12,6 @@ from planner.base.errors import InvalidFileError
 from planner.base.phrases import Phrase
 from planner.base.text_files import read_text
 from planner.base.units import LARGEST, MOST
-from planner.base.validation_messages import Location, described, problem_of
 from planner.base.yaml_bounds import check_aliases, check_depth
 
 PositiveInt = Annotated[int, Meta(ge=1, le=MOST)]
@@ -103,21 +102,29 @@ def parse_spec(kind: type[SpecT], text: str, path: Path) -> SpecT:
     Raises InvalidFileError as :func:`read_spec` does.
     """
     content = parse_yaml(text, path)
-    if not isinstance(content, dict):
-        there = (
-            Phrase("is empty")
-            if content is None
-            else Phrase("holds {content}", content=described(content))
-        )
-        raise InvalidFileError(path, 1, Phrase("{there} where keys are expected", there=there))
     try:
-        return convert(content, kind)
+        if isinstance(content, dict):
+            return convert(content, kind)
     except ValidationError as error:
         other = _of_another_kind(kind, content)
         if other is not None:
             raise InvalidFileError(path, None, other) from error
+        # Only a mistake waits for its words.
+        from planner.base.validation_messages import problem_of
+
         problem = problem_of(error, kind, content)
         raise InvalidFileError(path, _line_of(text, problem.location), problem.text) from error
+    raise InvalidFileError(path, 1, _without_keys(content))
+
+
+def _without_keys(content: object) -> str:
+    """Return what a file holds that is no mapping."""
+    from planner.base.validation_messages import described
+
+    there = Phrase("is empty")
+    if content is not None:
+        there = Phrase("holds {content}", content=described(content))
+    return Phrase("{there} where keys are expected", there=there)
 
 
 MOST_KEYS_NAMED = 4
@@ -180,7 +187,7 @@ def dump_yaml(content: dict[str, Any]) -> str:
     return text
 
 
-def _line_of(text: str, location: Location) -> int | None:
+def _line_of(text: str, location: tuple[int | str, ...]) -> int | None:
     """Return the line of the deepest key of ``location`` that the text holds; None without any."""
     node = yaml.compose(text, Loader=_Loader)
     line = node.start_mark.line + 1 if node is not None and location else None

@@ -1,5 +1,6 @@
 """Cards by name and by size: what is known of a card, and clusters of cards that were named."""
 
+import re
 from collections.abc import Iterator
 from functools import cache
 
@@ -25,6 +26,10 @@ SAME_CARD_SHARE = 0.07
 
 SLICE_MARK = " MIG "
 """Text between the card and the profile (``2g.10gb``) in NVML's name of a slice."""
+
+
+_SIZE = re.compile(r"^(\w+_[mg]ib): (\w+)", re.MULTILINE)
+"""A size in MiB or GiB in a card's file."""
 
 
 class ReferenceCards(Spec):
@@ -137,7 +142,7 @@ def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
     return _largest_context_bytes(nominal_gib)
 
 
-@cache
+@bounded_cache
 def _largest_context_bytes(nominal_gib: int) -> int:
     own = [card for name in own_files("gpus") if (card := readable_card(name)) is not None]
     observed = [card.context_mib for card in own if card.nominal_gib == nominal_gib]
@@ -227,10 +232,8 @@ def stated_sizes() -> dict[str, dict[str, int]]:
 
 
 def _sizes(text: str) -> Iterator[tuple[str, int]]:
-    for line in text.splitlines():
-        key, _, value = line.partition(": ")
-        if key.endswith(("_mib", "_gib")):
-            yield key, int(value)
+    for key, value in _SIZE.findall(text):
+        yield key, int(value)
 
 
 def label_gib(total_bytes: int) -> int:

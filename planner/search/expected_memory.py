@@ -3,7 +3,7 @@
 PyTorch's allocator keeps what tensors have left, and gives it back only before it would fail.
 """
 
-from statistics import median
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -56,10 +56,18 @@ def expected_memory(
     if reserved is None:
         reserved = round(peak * overheads().reserved_over_allocated.expected)
     own = memory_ratios(cluster, method=workload.method)
-    expected = max(
-        peak, min(round(reserved * (median(own) if own else 1)), memory.high_bytes - context)
-    )
-    return ExpectedMemory(peak, expected, context)
+    expected = min(round(reserved * _usual(own)), memory.high_bytes - context)
+    return ExpectedMemory(peak, max(peak, expected), context)
+
+
+def _usual(ratios: Sequence[float]) -> float:
+    """Return the median of what runs here had beyond their predictions; 1 without any."""
+    if not ratios:
+        return 1.0
+    # Slow to import, and few machines have runs.
+    from statistics import median
+
+    return median(ratios)
 
 
 def replayed_bytes(workload: Workload, layout: Layout, batch: Batch) -> int | None:

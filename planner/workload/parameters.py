@@ -96,13 +96,21 @@ def parameters(workload: Workload) -> Parameters:
     model, full = workload.model, workload.method == "full"
     return Parameters(
         before=tuple(_before(model, full)),
-        layers=tuple(
-            tuple(_layer(workload, kind, f"layers.{number}"))
-            for number, kind in enumerate(model.layers)
-        ),
+        layers=tuple(_layers(workload)),
         after=tuple(_after(workload, full)),
         beside=tuple(_beside(workload)),
     )
+
+
+def _layers(workload: Workload) -> Iterator[tuple[Sized, ...]]:
+    """Yield the parameters of each layer: those of its kind, with names of their own."""
+    model = workload.model
+    found = {kind: [*_layer(workload, kind)] for kind in model.kinds}
+    for number, kind in enumerate(model.layers):
+        place = f"layers.{number}."
+        yield tuple(
+            Sized(place + each.name, each.shape, each.trains, each.role) for each in found[kind]
+        )
 
 
 def _before(model: ModelSpec, full: bool) -> Iterator[Sized]:
@@ -178,16 +186,16 @@ def _norm(name: str, model: ModelSpec, full: bool) -> Iterator[Sized]:
         yield Sized(f"{name}.bias", (model.hidden_size,), full, "vector")
 
 
-def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
+def _layer(workload: Workload, kind: LayerKind) -> Iterator[Sized]:
     """Yield matrices with their biases and adapters, then norms; what is not a matrix in a traced
     model is one vector."""
     model, full = workload.model, workload.method == "full"
     adapted = workload.adapted(kind)
     matrices = model.linears(kind)
     for matrix in matrices:
-        yield from _matrix(workload, matrix, f"{place}.{matrix.key}", matrix in adapted)
+        yield from _matrix(workload, matrix, matrix.key, matrix in adapted)
     if kind.routed and model.experts is not None:
-        yield from _experts(model.experts, model.hidden_size, place, full)
+        yield from _experts(model.experts, model.hidden_size, full)
     known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
     rest = model.layer_params(kind) - known
     found = model.own_parameters(kind)
@@ -195,7 +203,7 @@ def _layer(workload: Workload, kind: LayerKind, place: str) -> Iterator[Sized]:
         found = (OwnParameter((rest,)),)
     for number, each in enumerate(found):
         role: Role = "weight" if each.decays else "vector"
-        yield Sized(f"{place}.norms.{number}", each.shape, full, role)
+        yield Sized(f"norms.{number}", each.shape, full, role)
 
 
 def _matrix(workload: Workload, matrix: Linear, name: str, is_adapted: bool) -> Iterator[Sized]:
@@ -220,7 +228,7 @@ def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:
         yield Sized(f"{name}.magnitude", (matrix.out_features,), True)
 
 
-def _experts(experts: ExpertsSpec, hidden_size: int, place: str, full: bool) -> Iterator[Sized]:
+def _experts(experts: ExpertsSpec, hidden_size: int, full: bool) -> Iterator[Sized]:
     """Yield the router, and each matrix of all experts as one tensor; gpt-oss and Llama 4 have
     them transposed."""
     count = experts.num_experts
@@ -228,12 +236,12 @@ def _experts(experts: ExpertsSpec, hidden_size: int, place: str, full: bool) -> 
         is_bias = name.endswith("bias")
         shape = (count,) if is_bias else (count, elements // count)
         trains = full and name != CORRECTION
-        yield Sized(f"{place}.{name}", shape, trains, "vector" if is_bias else "weight")
+        yield Sized(name, shape, trains, "vector" if is_bias else "weight")
     for name, elements in experts.expert_tensors(hidden_size).items():
         if name.endswith("bias"):
-            yield Sized(f"{place}.{name}", (count, elements // count), full, "vector")
+            yield Sized(name, (count, elements // count), full, "vector")
             continue
         outside = experts.width(hidden_size)
         sides = (elements // count // outside, outside)
         turned = name.endswith("down_proj") != (experts.biased or experts.dense)
-        yield Sized(f"{place}.{name}", (count, *(sides[::-1] if turned else sides)), full)
+        yield Sized(name, (count, *(sides[::-1] if turned else sides)), full)
