@@ -73,9 +73,7 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
     @property
     def storages(self) -> tuple[torch.Tensor, ...]:
         """Tensors that a quantized matrix keeps."""
-        state = self.quant_state
-        scales = (state.offset, state.state2.absmax, state.state2.code) if state.nested else ()
-        return (self.weight, state.absmax, state.code, *scales)
+        return self.weight, *constants(self.quant_state)
 
     def _hold(self, weight: torch.Tensor) -> None:
         """Set the weight, with the attributes that peft reads of it."""
@@ -83,6 +81,21 @@ class Packed4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         held.compress_statistics = self.settings.bnb_4bit_use_double_quant
         held.quant_type = self.settings.bnb_4bit_quant_type
         self.weight = held
+
+
+def constants(state: Any) -> tuple[torch.Tensor, ...]:
+    """Return the tensors that 4-bit codes are unpacked by."""
+    scales = (state.offset, state.state2.absmax, state.state2.code) if state.nested else ()
+    return (state.absmax, state.code, *scales)
+
+
+def scales_of(state: Any) -> torch.Tensor:
+    """Return the fp32 scales that 4-bit codes are unpacked by."""
+    scales: torch.Tensor = state.absmax
+    if state.nested:
+        second = state.state2
+        scales = dequantize_scales(scales, second.absmax, second.code, state.offset)
+    return scales
 
 
 class PackedInt8(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]
@@ -128,10 +141,18 @@ def move_constants(module: Any, device: torch.device) -> None:
 def packed_elements(model: Any) -> dict[str, int]:
     """Return how many numbers each parameter stands for that is packed in 4 bit, by name."""
     return {
-        f"{name}.weight": int(state.shape.numel())
+        _packed_name(name, module): int(state.shape.numel())
         for name, module in model.named_modules()
         if (state := getattr(module, "quant_state", None)) is not None
     }
+
+
+def _packed_name(name: str, module: Any) -> str:
+    """Return the name of the parameter that a module unpacks: its own weight, or what is behind
+    it as a parametrization of another's."""
+    if isinstance(module, bitsandbytes.nn.Linear4bit):
+        return f"{name}.weight"
+    return f"{name.rpartition('.')[0]}.original"
 
 
 def packed_and_unpacked(

@@ -282,6 +282,39 @@ TRANSFORMERS = Library(
             mentions=("isinstance(module, Conv1D) or type(module) is nn.Linear",),
         ),
         Internal(
+            "transformers.quantizers.quantizer_bnb_4bit.Bnb4BitHfQuantizer.param_needs_quantization",
+            "replaced: tensors of all experts are packed, too",
+            ("model", "param_name"),
+        ),
+        Internal(
+            "transformers.quantizers.quantizer_bnb_4bit.Bnb4BitHfQuantizer.get_quantize_ops",
+            "replaced: tensors of all experts are packed, too",
+            (),
+        ),
+        Internal(
+            "transformers.integrations.bitsandbytes.Bnb4bitQuantize.convert",
+            "overridden: tensors of all experts are packed, too",
+            ("input_dict", "model"),
+        ),
+        Internal(
+            "transformers.quantizers.quantizers_utils.get_module_from_name",
+            "module of a parameter that is loaded",
+            ("module", "tensor_name"),
+        ),
+        Internal(
+            "transformers.integrations.moe.use_experts_implementation",
+            "mirrored: modules that hold one tensor for all experts",
+            mentions=("self._is_expert_parallel = False",),
+        ),
+        Internal(
+            "transformers.integrations.moe._grouped_mm",
+            "how a product is called with experts in 4 bit",
+            mentions=(
+                "torch.nn.functional.grouped_mm(input.to(weight.dtype), weight, offs=offs)",
+                "grouped_mm_fallback(input.to(weight.dtype), weight, offs=offs)",
+            ),
+        ),
+        Internal(
             "transformers.conversion_mapping.get_model_conversion_mapping",
             "parameters that a load joins",
             ("model",),
@@ -290,6 +323,37 @@ TRANSFORMERS = Library(
             "transformers.core_model_loading.WeightConverter",
             "parameters that a load joins",
             ("source_patterns", "target_patterns", "operations"),
+        ),
+        Internal(
+            "transformers.core_model_loading.WeightConverter.add_tensor",
+            "tensors that are joined for a merged model",
+            ("target_key", "source_key", "source_pattern", "future"),
+        ),
+        Internal(
+            "transformers.core_model_loading.WeightConverter.convert",
+            "tensors that are joined for a merged model",
+            ("layer_name", "model", "config"),
+        ),
+        Internal(
+            "transformers.core_model_loading.WeightRenaming",
+            "names of tensors that are joined for a merged model",
+            ("source_patterns", "target_patterns"),
+        ),
+        Internal(
+            "transformers.core_model_loading.rename_source_key",
+            "names of tensors that are joined for a merged model",
+            (
+                "source_key",
+                "weight_renamings",
+                "weight_converters",
+                "base_model_prefix",
+                "meta_state_dict",
+            ),
+        ),
+        Internal(
+            "transformers.core_model_loading.revert_weight_conversion",
+            "tensors that were joined for a merged model, as they are stored",
+            ("model", "state_dict"),
         ),
         Internal(
             "transformers.core_model_loading.dot_natural_key",

@@ -4,7 +4,8 @@ read: transformers 5.23.0. ``Trainer`` is imported where it is needed: its impor
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +15,27 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     MergeModulelist,
     WeightConverter,
+    WeightRenaming,
     dot_natural_key,
+    rename_source_key,
+    revert_weight_conversion,
 )
+from transformers.integrations.bitsandbytes import Bnb4bitQuantize
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
-from transformers.quantizers.quantizers_utils import should_convert_module
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+from transformers.quantizers.quantizers_utils import (
+    get_module_from_name,
+    should_convert_module,
+)
 
 from launcher.compat.replacement import Replacement, do_nothing
 
 UNPACKED_REPLACEMENTS = (Replacement(masking_utils, "find_packed_sequence_indices", do_nothing),)
 """Samples are not looked for among the positions: every fake batch would be taken for packed."""
+
+
+LARGEST_PACKED = 2**31
 
 
 class UnloggedLoss(NamedTuple):
@@ -151,6 +163,110 @@ def quantized_linears(model: Any) -> Iterator[tuple[str, torch.nn.Linear | Conv1
         is_matrix = type(module) is torch.nn.Linear or isinstance(module, Conv1D)
         if is_matrix and should_convert_module(name, whole):
             yield name, module
+
+
+def expert_stacks(model: Any) -> Iterator[tuple[torch.nn.Module, str]]:
+    """Yield the module and name of every parameter that holds one matrix of each expert of a layer,
+    where grouped products multiply with it."""
+    for module in model.modules():
+        for name in stacks_of(module):
+            yield module, name
+
+
+def stacks_of(module: torch.nn.Module) -> list[str]:
+    """Return the names of a module's own parameters of that kind."""
+    own = module.named_parameters(recurse=False)
+    return [name for name, parameter in own if _is_stack(module, parameter)]
+
+
+def _is_stack(module: torch.nn.Module, parameter: torch.Tensor) -> bool:
+    """Return whether a module's parameter is such a stack, and is not too large for bitsandbytes.
+
+    read: transformers/integrations/moe.py, use_experts_implementation.
+    """
+    if not hasattr(module, "_is_expert_parallel"):
+        return False
+    packed = getattr(parameter, "quant_state", None)
+    shape = parameter.shape if packed is None else packed.shape
+    return len(shape) == 3 and shape.numel() < LARGEST_PACKED
+
+
+def packing_on_load(pack: Callable[[torch.Tensor], torch.nn.Parameter]) -> list[Replacement]:
+    """Return replacements that have a load in 4 bit pack stacks of experts by ``pack``, too."""
+    is_packed = Bnb4BitHfQuantizer.param_needs_quantization
+
+    def needs_packing(quantizer: Any, model: Any, param_name: str, **options: Any) -> bool:
+        module, name = get_module_from_name(model, param_name)
+        parameter = module._parameters.get(name)
+        if parameter is not None and _is_stack(module, parameter):
+            return True
+        return bool(is_packed(quantizer, model, param_name, **options))
+
+    class Packing(Bnb4bitQuantize):  # type: ignore[misc]
+        def convert(self, input_dict: Any, **options: Any) -> Any:
+            model, packed = options["model"], {}
+            for name in list(input_dict):
+                module, last = get_module_from_name(model, name)
+                if _is_stack(module, module._parameters[last]):
+                    whole = input_dict.pop(name)
+                    packed[name] = pack(whole[0] if isinstance(whole, list) else whole)
+            return packed | super().convert(input_dict, **options)
+
+    return [
+        Replacement(Bnb4BitHfQuantizer, "param_needs_quantization", needs_packing),
+        Replacement(Bnb4BitHfQuantizer, "get_quantize_ops", lambda quantizer: Packing(quantizer)),
+    ]
+
+
+class StoredStacks:
+    """The tensors of a checkpoint's files that a load joins to stacks of experts.
+
+    read: transformers/core_model_loading.py, convert_and_load_state_dict_in_model.
+    """
+
+    def __init__(self, model: Any, keys: Iterable[str]) -> None:
+        self._model = model
+        conversions = get_model_conversion_mapping(model)
+        renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
+        converters = [each for each in conversions if isinstance(each, WeightConverter)]
+        self._by_source = {source: each for each in converters for source in each.source_patterns}
+        stacks = {
+            f"{place}.{name}"
+            for place, inside in model.named_modules()
+            for name in stacks_of(inside)
+        }
+        self.keys: dict[str, dict[str, str | None]] = {}
+        """The keys of each stack, by its name, in the order of a load, with the pattern that each
+        of them matches; None where a stack is stored as it is."""
+        weights = model.state_dict()
+        for key in in_order_of_loading(keys):
+            name, source = rename_source_key(
+                key, renamings, converters, model.base_model_prefix, weights
+            )
+            if name in stacks:
+                self.keys.setdefault(name, {})[key] = source
+
+    def joined(self, name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return a stack of its tensors in the files."""
+        sources = self.keys[name]
+        first = next(iter(sources.values()))
+        if first is None:
+            return next(iter(tensors.values()))
+        conversion = deepcopy(self._by_source[first])
+        for key, source in sources.items():
+            conversion.add_tensor(name, key, source, tensors[key])
+        whole: torch.Tensor
+        (whole,) = conversion.convert(name, model=self._model, config=self._model.config).values()
+        return whole
+
+    def parted(self, name: str, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the tensors in the files of a stack.
+
+        Raises ``KeyError`` if the files name them otherwise than transformers writes them.
+        """
+        parts = revert_weight_conversion(self._model, {name: whole})
+        without_prefix = {key.partition(".")[2]: tensor for key, tensor in parts.items()}
+        return {key: {**without_prefix, **parts}[key] for key in self.keys[name]}
 
 
 def kept_in_fp32(model: Any) -> set[str]:

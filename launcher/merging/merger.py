@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from launcher.compat.transformers import quantized_linears
+from launcher.compat.transformers import StoredStacks, quantized_linears
 from launcher.merging.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
 from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json, write_json
@@ -25,7 +25,7 @@ from launcher.storage.weight_files import (
     whole_weights,
     write_index,
 )
-from launcher.training.model_building import DTYPES
+from launcher.training.model_building import DTYPES, packs_experts
 from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
 from planner.base.printable import print_text
@@ -34,6 +34,8 @@ from planner.plan.schema import Plan
 
 SHARD_BYTES = 2 * 10**9
 BYTES_PER_NUMBER = 2
+TENSORS_OF_EXPERTS = 2
+"""Tensors that hold a layer's experts: their first matrices, and their last ones."""
 NOT_OF_A_MODEL = (adapter_files.CONFIG, adapter_files.WEIGHTS, "README.md")
 BASE_FILES = ("generation_config.json",)
 
@@ -96,8 +98,16 @@ class Merger:
         self._transposed = adapter.transposed
         self._places = {key: file for file in safetensors_files(base) for key in keys(file)}
         self._pairs = {self._key(module): pair for module, pair in adapter.pairs.items()}
-        packed = packed_modules(base) if plan.quantization is not None else ()
+        model = None if plan.quantization is None else empty_model(base)
+        packed = () if model is None else (name for name, _ in quantized_linears(model))
         self._packed = {key for module in packed if (key := self._find(module)) is not None}
+        self._stacks = StoredStacks(model, self._places) if packs_experts(plan) else None
+        self._stack_of = (
+            {key: name for name, keys in self._stacks.keys.items() for key in keys}
+            if self._stacks is not None
+            else {}
+        )
+        self._unpacked: dict[str, dict[str, torch.Tensor]] = {}
         on_gpu = plan.hardware.device == "cuda" and torch.cuda.is_available()
         self._device = torch.device("cuda" if on_gpu else "cpu")
 
@@ -149,8 +159,9 @@ class Merger:
 
     def tensor(self, key: str, dtype: torch.dtype) -> torch.Tensor:
         """Return a merged tensor on the CPU; one that is not floating point is left as it is."""
-        with safe_open(self._places[key], framework="pt") as file:
-            stored: torch.Tensor = file.get_tensor(key)
+        if key in self._stack_of:
+            return self._expert(key).to(dtype).contiguous()
+        stored = self._stored(key)
         if not stored.is_floating_point():
             return stored
         weight = stored.to(self._device)
@@ -162,19 +173,46 @@ class Merger:
             weight = with_delta(weight, self._pairs[key], transposed=transposed)
         return weight.to(dtype).cpu().contiguous()
 
+    def _stored(self, key: str) -> torch.Tensor:
+        with safe_open(self._places[key], framework="pt") as file:
+            tensor: torch.Tensor = file.get_tensor(key)
+        return tensor
+
+    def _expert(self, key: str) -> torch.Tensor:
+        """Return a matrix of experts that are packed all together, unpacked, on the CPU.
+
+        Those of two tensors are kept, as files name the matrices of both expert by expert.
+        """
+        name = self._stack_of[key]
+        if name not in self._unpacked:
+            if len(self._unpacked) == TENSORS_OF_EXPERTS:
+                del self._unpacked[next(iter(self._unpacked))]
+            self._unpacked[name] = self._unpacked_stack(name)
+        return self._unpacked[name][key]
+
+    def _unpacked_stack(self, name: str) -> dict[str, torch.Tensor]:
+        stacks, quantization = self._stacks, self._plan.quantization
+        assert stacks is not None
+        assert quantization is not None
+        frozen = DTYPES[self._plan.precision.frozen]
+        parts = {key: self._stored(key).to(self._device, frozen) for key in stacks.keys[name]}
+        whole = stacks.joined(name, parts)
+        del parts
+        whole = as_trained_on(whole, quantization).cpu()
+        return stacks.parted(name, whole)
+
+
+def empty_model(base: Path) -> Any:
+    """Return the model of a folder without memory for its weights."""
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
 
 def keys(path: Path) -> list[str]:
     """Return the keys of a safetensors file."""
     with safe_open(path, framework="pt") as file:
         return list(file.keys())
-
-
-def packed_modules(base: Path) -> frozenset[str]:
-    """Return the names of the linear layers that are quantized when the model is loaded."""
-    with torch.device("meta"):
-        config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    return frozenset(name for name, _ in quantized_linears(model))
 
 
 def shard_keys(sizes: Mapping[str, int], shard_bytes: int) -> list[list[str]]:

@@ -9,14 +9,16 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, BitsA
 from transformers.pytorch_utils import Conv1D
 
 from launcher.compat.bitsandbytes import Packed4bit, PackedInt8
+from launcher.compat.packed_experts import held, hold, packed_stack
 from launcher.compat.peft import dora_dequantizes, mark_packed
 from launcher.compat.torch import own_tensors
-from launcher.compat.transformers import in_order_of_loading, quantized_linears
+from launcher.compat.transformers import in_order_of_loading, quantized_linears, stacks_of
 from launcher.storage.hub_names import names_a_folder
 from launcher.training.model_building import (
     attention_of,
     base_dtype,
     cast_trainable,
+    packs_experts,
     pin_experts,
     quantization_config,
     with_adapter,
@@ -143,7 +145,13 @@ def build_rehearsal_model(
             _replace_linears(base, settings)
         model = with_adapter(plan, base)
         cast_trainable(model, plan.precision.trainable)
-    _materialize(model, device, recorder, with_adapters=plan.adapter is not None)
+    _materialize(
+        model,
+        device,
+        recorder,
+        with_adapters=plan.adapter is not None,
+        packing=settings if packs_experts(plan) else None,
+    )
     return model
 
 
@@ -156,16 +164,21 @@ def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
 
 
 def _materialize(
-    model: Any, device: torch.device, recorder: Recorder, *, with_adapters: bool
+    model: Any,
+    device: torch.device,
+    recorder: Recorder,
+    *,
+    with_adapters: bool,
+    packing: BitsAndBytesConfig | None,
 ) -> None:
-    """Give every tensor without a storage one, in the order of a load; tied tensors stay tied."""
+    """Give every tensor without a storage one, in the order of a load; tied tensors stay tied.
+
+    Routed experts are packed by the settings ``packing``, if there are any.
+    """
     made: dict[int, torch.Tensor] = {}
     for module in _as_loaded(model):
-        if isinstance(module, Packed4bit | PackedInt8):
-            with recorder.part("workspace"):
-                module.quantize(_noise(module.weight, device))
-            for tensor in module.storages:
-                recorder.assign(tensor, "weights")
+        for tensor in _packed(module, device, recorder, packing):
+            recorder.assign(tensor, "weights")
         for tensors in own_tensors(module):
             for name, old in tensors.items():
                 if old is None or old.device.type != "meta":
@@ -175,6 +188,20 @@ def _materialize(
                     with recorder.part("adapters" if adapter else "weights"):
                         made[id(old)] = _with_storage(old, device)
                 tensors[name] = made[id(old)]
+
+
+def _packed(
+    module: Any, device: torch.device, recorder: Recorder, packing: BitsAndBytesConfig | None
+) -> Iterator[torch.Tensor]:
+    """Pack what a module holds packed, and yield the tensors that it then keeps."""
+    if isinstance(module, Packed4bit | PackedInt8):
+        with recorder.part("workspace"):
+            module.quantize(_noise(module.weight, device))
+        yield from module.storages
+    for name in () if packing is None else stacks_of(module):
+        with recorder.part("workspace"):
+            hold(module, name, packed_stack(_noise(getattr(module, name), device), packing))
+        yield from held(module, name)
 
 
 def _as_loaded(model: Any) -> list[Any]:

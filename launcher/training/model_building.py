@@ -9,11 +9,14 @@ These are the conventions that the memory model counts:
 * under FSDP what trains is kept in fp32 and gathered in the compute precision; 4-bit codes are
   stored in that, too;
 * in pure bf16 all are in bf16, the master and the optimizer's states too, without autocast;
-* routed experts run as grouped products, and their load-balancing loss is off;
+* routed experts run as grouped products, and their load-balancing loss is off; in 4 bit they are
+  unpacked for each product;
 * quantized weights are never "prepared for k-bit training": embeddings, norms and head stay
   in 16 bit.
 """
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, M
 from transformers.pytorch_utils import Conv1D
 
 from launcher.compat.bitsandbytes import silence_int8_casts
+from launcher.compat.packed_experts import codes_called_like, hold_packed, packed_on_load
 from launcher.compat.transformers import set_experts_implementation
 from launcher.training.text_model import outside_of_text
 from planner.plan.schema import AdapterSection, Plan
@@ -58,9 +62,18 @@ def with_adapter(plan: Plan, model: Any) -> Any:
         return model
     fp32_adapter = plan.kept_trainable == "fp32"
     settings = lora_config(
-        plan.adapter, transposed=stores_transposed(model), excluded=outside_of_text(model)
+        plan.adapter,
+        transposed=stores_transposed(model),
+        excluded=without_adapters(model, plan.adapter.target_modules),
     )
     return get_peft_model(model, settings, autocast_adapter_dtype=fp32_adapter)
+
+
+def without_adapters(model: Any, targets: Sequence[str]) -> str | None:
+    """Return a pattern of the names of modules that get no adapter though their names are like
+    those of ``targets``; None if there are none."""
+    patterns = (outside_of_text(model), codes_called_like(model, targets))
+    return "|".join(pattern for pattern in patterns if pattern) or None
 
 
 def stores_transposed(model: Any) -> bool:
@@ -75,18 +88,27 @@ def base_dtype(plan: Plan) -> torch.dtype:
 
 def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     """Return the base model of a checkpoint folder, quantized as the plan says, on the device."""
-    model = AutoModelForCausalLM.from_pretrained(
-        checkpoint,
-        dtype=base_dtype(plan),
-        attn_implementation=attention_of(plan),
-        quantization_config=quantization_config(plan) or _undone_mxfp4(plan, checkpoint),
-        device_map=_device_map(plan, device),
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    settings = quantization_config(plan)
+    with packed_on_load(settings) if packs_experts(plan) else nullcontext():
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint,
+            dtype=base_dtype(plan),
+            attn_implementation=attention_of(plan),
+            quantization_config=settings or _undone_mxfp4(plan, checkpoint),
+            device_map=_device_map(plan, device),
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    if packs_experts(plan):
+        hold_packed(model)
     model.config.use_cache = False
     pin_experts(model)
     return model
+
+
+def packs_experts(plan: Plan) -> bool:
+    """Return whether routed experts are in 4 bit, too."""
+    return plan.quantization is not None and plan.quantization.experts
 
 
 def attention_of(plan: Plan) -> dict[str, str]:

@@ -45,6 +45,6 @@ def quantized_sizes(workload: Workload) -> list[int]:
     return [
         size
         for kind in workload.model.layers
-        for matrix in workload.model.packed_linears(kind)
+        for matrix in workload.packed(kind)
         for size in quantized_tensors(matrix, quantization)
     ]

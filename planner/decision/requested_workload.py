@@ -14,6 +14,7 @@ from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method, Strategy
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
 from planner.workload.layout import PARTIAL, Series, series
+from planner.workload.quantization import with_experts
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 
@@ -35,6 +36,8 @@ def workload(request: Request, method: Method) -> Workload:
     }
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
+    if recipe.quantization is not None:
+        changes["quantization"] = with_experts(recipe.quantization, model)
     if request.data is not None:
         changes["data"] = request.data.section
     settings = structs.replace(settings_of(recipe), **changes)

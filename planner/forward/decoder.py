@@ -104,8 +104,8 @@ class Decoder(Struct, kw_only=True, eq=False):
         return self.weights[name]
 
     def expert_parameter(self, layer: Layer, name: str, elements: int) -> Parameter:
-        """Return a weight of the router or of all experts: it is not an ``nn.Linear`` and never
-        quantized."""
+        """Return a weight of the router or of all experts that is not quantized: it is not an
+        ``nn.Linear``."""
         quantized = self.workload.settings.quantization is not None
         return self.parameter(f"{layer.place}.{name}", elements, matrix=not quantized)
 

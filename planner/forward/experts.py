@@ -319,11 +319,17 @@ def _product(
     """Mirror ``_grouped_linear``: autocast does not know it, so that the input takes the weight's
     dtype."""
     h = decoder.workload.model.hidden_size
-    weight = decoder.expert_parameter(layer, name, experts.expert_tensors(h)[name])
-    x = ops.cast(decoder.tape, x, weight.width, f"{name}: input cast")
     out = experts.inner_products * experts.intermediate_size
     if name.endswith("down_proj"):
         out = experts.width(h)
+    size = experts.expert_tensors(h)[name]
+    if any(each.name == name for each in decoder.workload.packed_experts(layer.kind)):
+        x = ops.cast(decoder.tape, x, decoder.numerics.outside, f"{name}: input cast")
+        return routing.unpacked_product(
+            decoder.tape, x, offsets, weights=size, out_features=out, name=name
+        )
+    weight = decoder.expert_parameter(layer, name, size)
+    x = ops.cast(decoder.tape, x, weight.width, f"{name}: input cast")
     return routing.grouped_product(decoder.tape, x, weight, offsets, out_features=out, name=name)
 
 

@@ -12,7 +12,8 @@ that is not stacked yet may be there as single matrices: the stacks come on top 
 
 A model that is quantized on the way is not read ahead (line 1721): each parameter's matrices are
 read when its turn comes, by name. Of the last layer down_proj is there before its gate and up;
-attention and shared experts come after, and are counted all the same. Where the matrices are called
+attention and shared experts come after, and are counted all the same. Experts that are quantized
+themselves are in planner/memory/quantized_loading.py. Where the matrices are called
 w1, w2 and w3 it is w1 and w3 first, so that the peak is lower by down_proj, and the same again when
 that is stacked.
 
@@ -21,31 +22,28 @@ and hands out each parameter before the next is made (integrations/deepspeed.py,
 _apply_weight_conversions_to_state_dict, line 337).
 """
 
-from planner.memory.quantized_loading import quantized_from
+from planner.memory.quantized_loading import (
+    STACKED_BEFORE_DOWN,
+    STORED_STACKED,
+    quantized_from,
+)
 from planner.models.traced_model import TracedSpec
 from planner.workload.dtypes import Numerics
 from planner.workload.workload import Workload
 
-STORED_STACKED = ("gpt_oss", "granitemoe", "granitemoehybrid", "llama4_text")
-"""Architectures whose files hold one tensor for all experts; read:
-transformers/conversion_mapping.py at 5.23.0. The other mixtures that are planned go by "mixtral",
-"qwen2_moe" or "phimoe". Of a traced model that table itself is asked
-(launcher/rehearsal/trace_service.py)."""
-
-
-STACKED_BEFORE_DOWN = ("lfm2_moe", "mixtral", "phimoe")
-"""Architectures whose expert matrices are called w1, w2 and w3."""
-
 
 def stacked_params(workload: Workload) -> int:
     """Return the weights of one layer's gate and up matrices of all experts; 0 where nothing is
-    stacked."""
+    stacked, or all is packed at once."""
     model = workload.model
     if isinstance(model, TracedSpec):
         return model.stacked_params
     if model.experts is None or model.model_type in STORED_STACKED:
         return 0
-    return model.experts.expert_tensors(model.hidden_size)[model.experts.first]
+    first = model.experts.first
+    if any(each.name == first for kind in model.kinds for each in workload.packed_experts(kind)):
+        return 0
+    return model.experts.expert_tensors(model.hidden_size)[first]
 
 
 def stacked_on_host(workload: Workload, kinds: Numerics) -> int:

@@ -135,7 +135,9 @@ def moments_of(
     from_files: bool = True,
 ) -> Moments:
     """Return the largest moment of each phase, buffer by buffer."""
-    loading = loading_bytes(workload, kinds) if from_files else quantized_from(workload, kinds)
+    loading = loading_bytes(workload, kinds)
+    if not from_files:
+        loading = quantized_from(workload, kinds, from_files=False)
     cublas = cublas_bytes(batch.device, batch.compute_capability)
     zero = zero_section(workload, layout)
     if zero is not None:
@@ -210,7 +212,7 @@ def unshared(
     passes = _reduced(workload, layout, batch, kinds, workload.trainable_params)
     cublas = cublas_bytes(device, compute_capability)
     moments: Moments = {
-        "load": Moment({"loading": quantized_from(workload, kinds)}),
+        "load": Moment({"loading": quantized_from(workload, kinds, from_files=False)}),
         "forward": Moment(pass_buffers(passes.forward)),
         "backward": Moment(pass_buffers(passes.backward)),
     }
@@ -221,7 +223,7 @@ def load_without_files(workload: Workload, layout: Layout, device: Device) -> Pa
     """Return the load phase of a rehearsal, whose weights are random; empty where it is the
     same."""
     kinds = numerics_of(workload, layout)
-    if loading_bytes(workload, kinds) == quantized_from(workload, kinds):
+    if loading_bytes(workload, kinds) == quantized_from(workload, kinds, from_files=False):
         return {}
     batch = worst_batch(workload, layout, device)
     return footprint_of(workload, layout, batch, kinds, from_files=False).phases["load"]

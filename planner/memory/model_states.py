@@ -166,6 +166,6 @@ def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
         experts = model.routed_params * (numerics.frozen - numerics.outside)
         return model.matrix_params * numerics.frozen + rest + experts
     packed = sum(
-        count * quantized_bytes(matrix, quantization) for matrix, count in model.counted_linears
+        count * quantized_bytes(matrix, quantization) for matrix, count in workload.counted_packed
     )
-    return packed + rest
+    return packed + rest - workload.packed_expert_params * numerics.outside

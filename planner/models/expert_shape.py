@@ -35,6 +35,10 @@ two are drawn, one after the other (Phi-3.5-MoE)."""
 CORRECTION = "router.correction_bias"
 """Name of the parameter that corrects the choice of experts."""
 
+PACKED_LIMIT = 2**31
+"""Number of weights from which bitsandbytes cannot pack a tensor; read: backends/cuda/ops.py at
+0.50.2, whose kernels take it as an int32."""
+
 
 def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = False) -> Linear:
     return Linear(name=name, in_features=in_features, out_features=out_features, bias=bias)
@@ -140,6 +144,25 @@ class ExpertsSpec(Spec):
                 "experts.down_proj_bias": count * outside,
             }
         return tensors
+
+    def packable(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the tensors of all experts that can be packed in 4 bit, each as one matrix: those
+        that grouped products multiply with, if they are not too large."""
+        stacks = self._stacks(hidden_size)
+        return tuple(each for each in stacks if each.weight_params < PACKED_LIMIT)
+
+    def too_large_params(self, hidden_size: int) -> int:
+        """Return the weights of those that are too large."""
+        sizes = (each.weight_params for each in self._stacks(hidden_size))
+        return sum(size for size in sizes if size >= PACKED_LIMIT)
+
+    def _stacks(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the tensors that grouped products multiply with, each as one matrix."""
+        if self.dense:
+            return ()
+        inputs = {self.first: self.width(hidden_size), "experts.down_proj": self.intermediate_size}
+        tensors = self.expert_tensors(hidden_size)
+        return tuple(_matrix(name, side, tensors[name] // side) for name, side in inputs.items())
 
     @property
     def first(self) -> str:

@@ -469,6 +469,28 @@ class ModelSpec(Spec):
         """Return the matrices of one layer of a kind that are quantized."""
         return tuple(linear for linear in self.linears(kind) if not linear.whole)
 
+    def packable_experts(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Return the tensors of one layer's routed experts that can be packed in 4 bit."""
+        if not kind.routed or self.experts is None:
+            return ()
+        return self.experts.packable(self.hidden_size)
+
+    @property
+    def packable_expert_params(self) -> int:
+        """Weights of all such tensors."""
+        return sum(
+            count * stack.weight_params
+            for kind, count in self.kinds.items()
+            for stack in self.packable_experts(kind)
+        )
+
+    @property
+    def too_large_expert_params(self) -> int:
+        """Weights of tensors of routed experts that are too large to be packed."""
+        if self.experts is None:
+            return 0
+        return self._routed_layers * self.experts.too_large_params(self.hidden_size)
+
     @property
     def _routed_layers(self) -> int:
         return sum(count for kind, count in self.kinds.items() if kind.routed)
@@ -525,7 +547,7 @@ class ModelSpec(Spec):
 
     @property
     def unquantized_params(self) -> int:
-        """Number of parameters that stay in 16 bit under bitsandbytes: embeddings, head, norms,
+        """Number of parameters that transformers leaves in 16 bit: embeddings, head, norms,
         biases, and routed experts, which are not ``nn.Linear``.
 
         read: transformers/integrations/bitsandbytes.py at 5.23, replace_with_bnb_linear.

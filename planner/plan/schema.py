@@ -113,6 +113,9 @@ class QuantizationSection(Spec):
     """Format of the weights: 4-bit NF4, or LLM.int8."""
     double_quant: bool = False
     """Whether the scales of 4-bit blocks are quantized, too."""
+    experts: bool = False
+    """Whether routed experts are quantized, too, which transformers holds as one tensor for all
+    experts of a layer."""
 
     @property
     def hides_inputs(self) -> bool:
@@ -127,6 +130,13 @@ class QuantizationSection(Spec):
         if self.quant_type == "int8" and self.double_quant:
             raise ValueError(
                 Phrase("double_quant needs quant_type nf4: int8 has one fp32 scale per row")
+            )
+        if self.quant_type == "int8" and self.experts:
+            raise ValueError(
+                Phrase(
+                    "experts needs quant_type nf4: bitsandbytes multiplies in int8 in linear "
+                    "layers alone"
+                )
             )
 
 

@@ -3,7 +3,7 @@
 read: tools/autograd/derivatives.yaml and torch/csrc/autograd/FunctionsManual.cpp at 2.13.
 """
 
-from planner.tape.operators import INT64, unary
+from planner.tape.operators import INT64, dequantized, unary
 from planner.tape.tape import ProductKind, Tape
 from planner.tape.tensors import Tensor
 
@@ -154,6 +154,26 @@ def grouped_product(
         return [product(elements, width, "input", "product") if of_input else None, made]
 
     return tape.record(output, (x, weight), saved, backward)
+
+
+def unpacked_product(
+    tape: Tape, x: Tensor, offsets: Tensor, *, weights: int, out_features: int, name: str
+) -> Tensor:
+    """Return the same with matrices in 4 bit, which are unpacked all together for each product:
+    launcher.compat.packed_experts.py."""
+    elements, width = x.elements, x.width
+    made_elements = elements * offsets.elements * out_features // weights * out_features
+    work = 2 * elements * out_features, width * (elements + weights + made_elements), width
+
+    def product(size: int, name: str) -> Tensor:
+        _weight = dequantized(tape, weights, width)[1]
+        tape.multiplies(*work)
+        return tape.new(size, width, name)
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [product(elements, f"gradient of {name}'s input")]
+
+    return tape.record(product(made_elements, name), (x,), (offsets,), backward)
 
 
 def summed_experts(tape: Tape, x: Tensor, experts_per_token: int) -> Tensor:

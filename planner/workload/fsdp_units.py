@@ -132,8 +132,7 @@ def packed_pieces(workload: Workload, kind: LayerKind, ranks: int, kinds: Numeri
     if quantization is None:
         return []
     sizes = [
-        quantized_tensors(each, quantization)[0] // kinds.frozen
-        for each in workload.model.packed_linears(kind)
+        quantized_tensors(each, quantization)[0] // kinds.frozen for each in workload.packed(kind)
     ]
     return [Piece(ceil_div(size, ranks), size, kinds.frozen, False) for size in sizes]
 
@@ -143,7 +142,7 @@ def constants_bytes(workload: Workload, kind: LayerKind) -> int:
     quantization = workload.settings.quantization
     if quantization is None:
         return 0
-    matrices = workload.model.packed_linears(kind)
+    matrices = workload.packed(kind)
     return sum(sum(quantized_tensors(matrix, quantization)[1:]) for matrix in matrices)
 
 

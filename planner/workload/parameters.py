@@ -195,7 +195,10 @@ def _layer(workload: Workload, kind: LayerKind) -> Iterator[Sized]:
     for matrix in matrices:
         yield from _matrix(workload, matrix, matrix.key, matrix in adapted)
     if kind.routed and model.experts is not None:
-        yield from _experts(model.experts, model.hidden_size, full)
+        packed = {each.name for each in workload.packed_experts(kind)}
+        for sized in _experts(model.experts, model.hidden_size, full):
+            if sized.name not in packed:
+                yield sized
     known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
     rest = model.layer_params(kind) - known
     found = model.own_parameters(kind)

@@ -11,8 +11,11 @@ int8, source: Dettmers et al., "LLM.int8()", arXiv:2208.07339, section 3, as bit
 row.
 """
 
+from msgspec import structs
+
 from planner.base.units import FP32_BYTES, ceil_div
 from planner.models.linear import Linear
+from planner.models.model_spec import ModelSpec
 from planner.plan.schema import QuantizationSection
 
 BLOCK_SIZE = 64
@@ -35,6 +38,12 @@ def nf4_bytes(*, num_weights: int, double_quant: bool) -> int:
         return packed + blocks * FP32_BYTES + NF4_CODE_BYTES
     constants = ceil_div(blocks, DOUBLE_QUANT_BLOCK_SIZE) * FP32_BYTES
     return packed + blocks + constants + FP32_BYTES + NF4_CODE_BYTES + DOUBLE_QUANT_CODE_BYTES
+
+
+def with_experts(quantization: QuantizationSection, model: ModelSpec) -> QuantizationSection:
+    """Return the quantization of a model's routed experts, too, where they can be packed."""
+    packs = quantization.quant_type == "nf4" and model.packable_expert_params > 0
+    return structs.replace(quantization, experts=packs)
 
 
 def int8_bytes(*, in_features: int, out_features: int) -> int:

@@ -74,6 +74,36 @@ class Workload(Spec):
         targets = lora_targets(self.model, self.settings.adapter.target_modules)
         return tuple(x for x in matrices if targets == "all-linear" or x.name in targets)
 
+    def packed(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Return the quantized matrices of one layer of this kind, a tensor of all experts counted
+        as one."""
+        if self.settings.quantization is None:
+            return ()
+        return self.model.packed_linears(kind) + self.packed_experts(kind)
+
+    def packed_experts(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Return those of a layer's routed experts."""
+        quantization = self.settings.quantization
+        packs = quantization is not None and quantization.experts
+        return self.model.packable_experts(kind) if packs else ()
+
+    @property
+    def counted_packed(self) -> list[tuple[Linear, int]]:
+        """All quantized matrices, with how many there are of each."""
+        experts = [
+            (x, count)
+            for kind, count in self.model.kinds.items()
+            for x in self.packed_experts(kind)
+        ]
+        return [] if self.settings.quantization is None else self.model.counted_linears + experts
+
+    @property
+    def packed_expert_params(self) -> int:
+        """Weights of routed experts that are quantized."""
+        quantization = self.settings.quantization
+        packs = quantization is not None and quantization.experts
+        return self.model.packable_expert_params if packs else 0
+
     @property
     def counted_adapted(self) -> list[tuple[Linear, int]]:
         """Matrices that carry an adapter, with how many there are of each."""
@@ -97,14 +127,23 @@ class Workload(Spec):
     @property
     def experts_note(self) -> str | None:
         """Note on routed experts that do not train; None if there are none."""
-        params = self.model.routed_params
+        params, quantization = self.model.routed_params, self.settings.quantization
         if self.method == "full" or not params:
             return None
         frozen = Phrase(
             "{params} parameters of routed experts are frozen", params=format_count(params)
         )
-        if self.method == "lora":
+        if quantization is None:
             return frozen
+        if self.model.too_large_expert_params and quantization.quant_type == "nf4":
+            return Phrase(
+                "{frozen}, {whole} of them in 16 bit: bitsandbytes packs no tensor of 2^31 weights "
+                "or more",
+                frozen=frozen,
+                whole=format_count(self.model.too_large_expert_params),
+            )
+        if quantization.experts:
+            return Phrase("{frozen}, in 4 bit, and unpacked for each product", frozen=frozen)
         return Phrase(
             "{frozen}, in 16 bit: bitsandbytes quantizes only nn.Linear, which they are not",
             frozen=frozen,

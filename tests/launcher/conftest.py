@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.launcher.launching import write_samples
-from tests.launcher.tiny_model import write_tiny_model
+from tests.launcher.tiny_model import write_tiny_mixture, write_tiny_model
 
 if TYPE_CHECKING:
     from tests.launcher.forked import Launcher
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny"
     write_tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-mixture"
+    write_tiny_mixture(folder)
     return folder
 
 

@@ -10,6 +10,8 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -53,6 +55,20 @@ def write_tiny_model(folder: Path, **changes: int) -> int:
     sizes = {**CONFIG, "vocab_size": len(tokenizer), **changes}
     config = LlamaConfig(eos_token_id=0, pad_token_id=0, bos_token_id=None, **sizes)
     model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return int(model.num_parameters())
+
+
+def write_tiny_mixture(folder: Path) -> int:
+    """The same of a Mixtral, whose files hold the matrices of its experts one by one."""
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    sizes = {name: size for name, size in CONFIG.items() if name != "head_dim"}
+    config = MixtralConfig(
+        num_local_experts=4, eos_token_id=0, bos_token_id=None, vocab_size=len(tokenizer), **sizes
+    )
+    model = MixtralForCausalLM(config).to(torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return int(model.num_parameters())

@@ -17,7 +17,7 @@ from trl.trainer import utils as trl_utils
 
 from launcher.training.planned_trainer import activation_checkpointing
 from tests.oracle.small_models import build
-from tests.oracle.zero_cases import SHAPE, ZeroCase
+from tests.oracle.zero_cases import ZeroCase
 
 COLLECTIVES = (
     "reduce_scatter_tensor",
@@ -39,11 +39,12 @@ def trace_cases(
     torch.set_num_threads(1)
     leave_out_copies_of_gloo()
     join("gloo")
-    checkpoint = folder / "checkpoint"
+    run = [ZeroCase(**case) for case in cases]
     if os.environ["RANK"] == "0":
-        build(SHAPE).to(torch.bfloat16).save_pretrained(checkpoint)
+        for shape in {case.shape for case in run}:
+            build(shape).to(torch.bfloat16).save_pretrained(folder / shape.model_type)
     torch.distributed.barrier()
-    found = [traced_phases(ZeroCase(**case), checkpoint) for case in cases]
+    found = [traced_phases(case, folder / case.shape.model_type) for case in run]
     (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
     torch.distributed.barrier()
     os._exit(0)  # gloo's threads may still wait under DeepSpeed

@@ -6,8 +6,9 @@ import pytest
 import torch
 from msgspec import structs
 
-from launcher.training.model_building import cast_trainable
-from launcher.training.text_model import outside_of_text
+from launcher.compat.packed_experts import hold, packed_stack
+from launcher.compat.transformers import expert_stacks
+from launcher.training.model_building import cast_trainable, without_adapters
 from planner.models.adapter_targets import lora_targets, misunderstood_targets
 from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, IndexerSpec, LatentAttentionSpec
@@ -26,6 +27,7 @@ from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Method, Precision, ZeroStage
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
+from planner.workload.quantization import with_experts
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 
@@ -766,7 +768,7 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
-        exclude_modules=outside_of_text(model),
+        exclude_modules=without_adapters(model, adapter.target_modules),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
@@ -798,6 +800,14 @@ def quantize(model: Any, workload: Workload) -> None:
             new.load_state_dict({"weight": weight}, strict=False)
             new.bias = old.bias
             setattr(parent, name, new.to("cpu").requires_grad_(requires_grad=False))
+    if quantization.experts:
+        settings = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=quantization.double_quant,
+        )
+        for module, name in list(expert_stacks(model)):
+            hold(module, name, packed_stack(getattr(module, name).data, settings))
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = not in_8bit, in_8bit
 
 
@@ -859,4 +869,7 @@ def workload_of(
             target_modules=own_names(spec, targets),
         )
         recipe = structs.replace(recipe, adapter=adapter)
+    if recipe.quantization is not None:
+        packed = with_experts(recipe.quantization, spec)
+        recipe = structs.replace(recipe, quantization=packed)
     return Workload(model=spec, settings=settings_of(recipe), compute=compute)

@@ -1,17 +1,20 @@
 """Routed experts against the real libraries: what is quantized, adapted and counted."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from msgspec import convert, to_builtins
+from torch.autograd.graph import saved_tensors_hooks
 
+from launcher.compat.packed_experts import held
 from launcher.training.model_building import EXPERTS_IMPLEMENTATION, load_base, with_adapter
-from planner.memory.model_states import frozen_bytes
 from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
-from planner.plan.schema import Plan
-from planner.workload.dtypes import numerics
+from planner.plan.schema import Plan, QuantizationSection
+from planner.workload.quantization import nf4_bytes, with_experts
 from tests.launcher.plans import plan_content
 from tests.oracle.small_models import SHAPES, build, workload_of
 
@@ -30,13 +33,15 @@ def plan(name: str, *, quantized: bool) -> Plan:
         "attention": "eager",
     }
     if quantized:
-        changes |= {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}}
+        packed = with_experts(QuantizationSection(quant_type="nf4", double_quant=True), spec)
+        changes |= {"method": "qlora", "quantization": to_builtins(packed)}
     return convert(plan_content(**changes), Plan)
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_experts_stay_whole_under_qlora(name: str, tmp_path: Path) -> None:
-    """As the launcher loads them: bitsandbytes replaces nn.Linear alone."""
+def test_experts_are_packed_as_counted(name: str, tmp_path: Path) -> None:
+    """As the launcher loads them: transformers replaces nn.Linear, and experts are packed beside
+    it but where every one of them is given every token."""
     model = build(SHAPES[name])
     model.save_pretrained(tmp_path)
     loaded = load_base(plan(name, quantized=True), tmp_path, torch.device("cpu"))
@@ -48,11 +53,66 @@ def test_experts_stay_whole_under_qlora(name: str, tmp_path: Path) -> None:
     packed = sum(p.numel() for p in loaded.parameters() if p.dtype == torch.uint8)
     rest = sum(p.numel() for p in loaded.parameters() if p.dtype != torch.uint8)
     spec = SHAPES[name]
-    assert rest == spec.unquantized_params
-    assert packed == sum(count * (x.weight_params // 2) for x, count in spec.counted_linears)
     work = workload_of(spec, "qlora", "fp32", 0.0, "all-linear")
-    kinds = numerics(method="qlora", compute="fp32", zero_stage=0)
-    assert frozen_bytes(work, kinds) > 4 * spec.routed_params
+    assert rest == spec.unquantized_params - work.packed_expert_params
+    assert packed == sum(count * (x.weight_params // 2) for x, count in work.counted_packed)
+    assert (work.packed_expert_params == 0) == experts.dense
+    stacks = {name for name, _ in packed_stacks(loaded)}
+    assert stacks == (set() if experts.dense else {experts.first, "experts.down_proj"})
+    kept = sum(tensor.nbytes for _, tensors in packed_stacks(loaded) for tensor in tensors)
+    assert kept == sum(
+        count * nf4_bytes(num_weights=x.weight_params, double_quant=True)
+        for x, count in work.counted_packed
+        if x.name in stacks
+    )
+    ids = torch.randint(1, spec.vocab_size, (2, 12))
+    for module in loaded.modules():
+        for stack in (getattr(module, name) for name in getattr(module, "parametrizations", ())):
+            assert torch.equal(stack[torch.tensor([3, 1])], stack.unpacked()[[3, 1]])
+    loss, gradient, whole_stacks = run(loaded, ids, experts.num_experts)
+    assert experts.dense or whole_stacks == 0
+    make_whole(loaded)
+    expected_loss, expected_gradient, whole_stacks = run(loaded, ids, experts.num_experts)
+    assert experts.dense or whole_stacks > 0
+    assert torch.equal(loss, expected_loss)
+    assert torch.equal(gradient, expected_gradient)
+
+
+def packed_stacks(model: Any) -> Iterator[tuple[str, tuple[torch.Tensor, ...]]]:
+    """Name of each tensor of all experts that is packed, and what is kept of it."""
+    for module in model.modules():
+        for name in getattr(module, "parametrizations", {}):
+            yield f"experts.{name}", held(module, name)
+
+
+def make_whole(model: Any) -> None:
+    """Put the unpacked tensors in the place of the packed ones."""
+    for module in list(model.modules()):
+        if not hasattr(module, "parametrizations"):
+            continue
+        whole = {name: getattr(module, name).unpacked() for name in module.parametrizations}
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+        for name, tensor in whole.items():
+            setattr(module, name, torch.nn.Parameter(tensor, requires_grad=False))
+
+
+def run(model: Any, ids: torch.Tensor, num_experts: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Loss, gradient of the embeddings, and how many tensors of all experts are saved whole."""
+    embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+    whole_stacks = 0
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal whole_stacks
+        is_stack = tensor.ndim == 3 and tensor.shape[0] == num_experts
+        whole_stacks += is_stack and not tensor.requires_grad
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = model(inputs_embeds=embedded, labels=ids, use_cache=False).loss
+    loss.backward()
+    assert embedded.grad is not None
+    return loss.detach(), embedded.grad, whole_stacks
 
 
 @pytest.mark.parametrize("name", MIXTURES)

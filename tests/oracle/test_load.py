@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from msgspec import convert, structs
+from msgspec import convert, structs, to_builtins
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -84,7 +84,7 @@ def plan_of(work: Workload) -> Plan:
     if work.method == "full":
         changes |= {"adapter": None, "precision__frozen": "fp32"}
     if work.method == "qlora":
-        changes |= {"quantization": {"quant_type": "nf4", "double_quant": True}}
+        changes |= {"quantization": to_builtins(work.settings.quantization)}
     return convert(plan_content(**changes), Plan)
 
 
@@ -118,7 +118,10 @@ def test_peak_of_the_load(
     kinds = numerics(method=method, compute="bf16", zero_stage=0)
     assert parts["workspace"] == loading_bytes(work, kinds) > 0
     predicted = parts["weights"] + parts["workspace"]
-    assert -0.01 * traced <= predicted - traced <= after_experts(work) + 0.002 * traced
+    if any(work.packed_experts(kind) for kind in work.model.kinds):
+        predicted += parts["adapters"]  # they are made later, and taken off the workspace
+    blocks = 4 * 512 * sum(count for _, count in work.counted_packed)  # of their small constants
+    assert -0.01 * traced - blocks <= predicted - traced <= after_experts(work) + 0.002 * traced
 
 
 def after_experts(work: Workload) -> int:
@@ -127,7 +130,7 @@ def after_experts(work: Workload) -> int:
     quantization = work.settings.quantization
     if quantization is None:
         return 0
-    last = work.model.linears(work.model.layers[-1])
+    last = work.model.packed_linears(work.model.layers[-1])
     return sum(quantized_bytes(matrix, quantization) for matrix in last)
 
 

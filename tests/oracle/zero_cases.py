@@ -6,6 +6,8 @@ from typing import Any
 from msgspec import structs, to_builtins
 
 from planner.memory.footprint import Footprint, footprint_of
+from planner.models.expert_shape import ExpertsSpec
+from planner.models.model_spec import ModelSpec
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Loss, Method, Precision, Strategy
 from planner.workload.dtypes import numerics_of
@@ -17,7 +19,6 @@ from tests.launcher.plans import full, parallel, plan
 from tests.oracle.small_models import LLAMA, workload_of
 
 RANKS = 2
-NF4 = {"method": "qlora", "quantization": {"quant_type": "nf4", "double_quant": True}}
 SHAPE = structs.replace(
     LLAMA,
     num_layers=4,
@@ -29,6 +30,20 @@ SHAPE = structs.replace(
     vocab_size=2048,
 )
 """28 MiB of weights beside 4 of buckets, so that every buffer shows."""
+
+
+MIXTURE = structs.replace(
+    SHAPE,
+    model_type="mixtral",
+    intermediate_size=768,
+    experts=ExpertsSpec(
+        num_experts=4,
+        experts_per_token=2,
+        intermediate_size=768,
+        router="softmax-fp32",
+        normalized=True,
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +60,16 @@ class ZeroCase:
     sequence_length: int = 64
     compute: Precision = "bf16"
     pure: bool = False
+    mixture: bool = False
+    """Whether the model is one of experts."""
+
+    @property
+    def shape(self) -> ModelSpec:
+        return MIXTURE if self.mixture else SHAPE
 
     @property
     def workload(self) -> Workload:
-        work = workload_of(SHAPE, self.method, self.compute, 0.0, "all-linear")
+        work = workload_of(self.shape, self.method, self.compute, 0.0, "all-linear")
         work = structs.replace(work, pure=self.pure)
         changes = {"sequence_length": self.sequence_length, "loss": self.loss}
         return work.with_settings(**changes)
@@ -65,13 +86,15 @@ class ZeroCase:
 
     @property
     def plan(self) -> Plan:
-        changes: dict[str, Any] = {"full": full(), "lora": {}, "qlora": NF4}[self.method]
+        changes: dict[str, Any] = full() if self.method == "full" else {"method": self.method}
         zero = zero_section(self.workload, self.layout)
         return plan(
             **changes
             | {
                 "precision": to_builtins(precision_section(self.workload, self.layout)),
                 "adapter": to_builtins(self.workload.settings.adapter),
+                "quantization": to_builtins(self.workload.settings.quantization),
+                "model__model_type": self.shape.model_type,
                 "parallel": {**parallel(self.strategy), "zero": to_builtins(zero)},
                 "activation_checkpointing": self.checkpointing,
                 "batch__micro_batch_size": self.micro_batch_size,

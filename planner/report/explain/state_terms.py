@@ -77,8 +77,10 @@ def trained_elements(workload: Workload) -> Expression:
 def frozen_terms(workload: Workload, kinds: Numerics) -> Iterator[Term]:
     """Yield the terms of frozen weights that are whole on the device."""
     model, quantization = workload.model, workload.settings.quantization
-    routed = model.routed_params
-    rest = Count(model.unquantized_params - routed, Phrase("parameters")) * bytes_of(kinds.outside)
+    routed = model.routed_params - workload.packed_expert_params
+    rest = Count(model.unquantized_params - model.routed_params, Phrase("parameters")) * bytes_of(
+        kinds.outside
+    )
     experts = Count(routed, Phrase("parameters")) * bytes_of(
         kinds.frozen if quantization is None else kinds.outside
     )
@@ -98,18 +100,19 @@ def frozen_terms(workload: Workload, kinds: Numerics) -> Iterator[Term]:
 
 
 def _quantized_terms(workload: Workload) -> Iterator[Term]:
-    model, quantization = workload.model, workload.settings.quantization
+    quantization = workload.settings.quantization
     assert quantization is not None
     sizes: list[tuple[int, ...]] = [
         tuple(count * num_bytes for num_bytes in quantized_tensors(matrix, quantization))
-        for matrix, count in model.counted_linears
+        for matrix, count in workload.counted_packed
     ]
     codes, *constants = (sum(column) for column in zip(*sizes, strict=True))
     source = QUANTIZATION[quantization.quant_type]
-    weights = Count(model.matrix_params, Phrase("weights"))
+    num_weights = sum(count * matrix.weight_params for matrix, count in workload.counted_packed)
+    weights = Count(num_weights, Phrase("weights"))
     packed: Expression = weights * bytes_of(1)
     if quantization.quant_type == "nf4":
-        odd = Count(2 * codes - model.matrix_params, Phrase("to fill the last byte of matrices"))
+        odd = Count(2 * codes - num_weights, Phrase("to fill the last byte of matrices"))
         packed = total(weights, odd) / Count(2, Phrase("per byte"))
     yield Term(name=CODES[quantization.quant_type], bytes=packed, source=source)
     names = (Phrase("scales"), Phrase("constants and tables"))[: len(constants)]

@@ -23,6 +23,14 @@ def result(done: Finished) -> bytes:
 
 METHODS: dict[str, dict[str, Any]] = {
     "qlora": {"method": "qlora", "quantization": NF4, "adapter": DROPOUT},
+    "qlora-experts": {
+        "method": "qlora",
+        "quantization": {**NF4, "experts": True},
+        "adapter": {**DROPOUT, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]},
+        "model__model_type": "mixtral",
+        "model__num_params": 255_040,
+        "model__trainable_params": 3_584,
+    },
     "lora": {"adapter": DROPOUT, "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0}},
     "full": full(optimizer__name="adafactor"),
     "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
@@ -53,12 +61,17 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_run_goes_on_bit_by_bit(
-    method: str, launcher: Launcher, tiny_checkpoint: Path, folder: Path
+    method: str,
+    launcher: Launcher,
+    tiny_checkpoint: Path,
+    tiny_mixture: Path,
+    folder: Path,
 ) -> None:
     """What a run leaves that is ended behind step 5: its newest checkpoint is of step 4, at the
     end of an epoch; that is torn, so it goes on from step 2, amid the first one."""
     changes = {"training": SIX_STEPS, **METHODS[method]}
-    write_plan(folder, model__source=str(tiny_checkpoint), **changes)
+    checkpoint = tiny_mixture if method == "qlora-experts" else tiny_checkpoint
+    write_plan(folder, model__source=str(checkpoint), **changes)
     whole = launcher.run(folder)
     assert whole.code == 0, whole.errors
     expected, weights, looked_at = rows(whole), result(whole), evaluations(whole)

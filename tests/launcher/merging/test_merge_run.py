@@ -37,9 +37,8 @@ CPU = torch.device("cpu")
 def write_adapter(model: Any, folder: Path, **settings: Any) -> None:
     """An adapter that changes every linear layer a good deal."""
     torch.manual_seed(1)
-    config = LoraConfig(
-        task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear", **settings
-    )
+    settings = {"target_modules": "all-linear", **settings}
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **settings)
     adapted = get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -116,6 +115,25 @@ def assert_rounded(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tenso
     for name, tensor in wanted.items():
         assert found[name].dtype == torch.bfloat16
         torch.testing.assert_close(found[name].float(), tensor, rtol=2**-8, atol=1e-6)
+
+
+def test_experts_are_merged_as_they_were_packed(tiny_mixture: Path, tmp_path: Path) -> None:
+    """All of a layer share constants, so that each alone would be unpacked to something else."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_mixture)
+    write_adapter(model, tmp_path / "adapter", target_modules=["q_proj", "v_proj"])
+    settings = plan(
+        method="qlora", quantization={"quant_type": "nf4", "double_quant": True, "experts": True}
+    )
+    target = tmp_path / "merged"
+    paths: dict[str, Any] = {"base": tiny_mixture, "adapter": tmp_path / "adapter"}
+    merge(settings, target=target, screen=StringIO(), **paths)
+    assert load_file(target / "model.safetensors").keys() == (
+        load_file(tiny_mixture / "model.safetensors").keys()
+    )
+    merged = AutoModelForCausalLM.from_pretrained(target).get_submodule("model.layers.1.mlp")
+    loaded = load_base(settings, tiny_mixture, CPU).get_submodule("model.layers.1.mlp")
+    for name in ("gate_up_proj", "down_proj"):
+        assert torch.equal(getattr(merged.experts, name), getattr(loaded.experts, name).unpacked())
 
 
 @pytest.mark.parametrize("method", [NF4, INT8], ids=["nf4", "int8"])

@@ -185,7 +185,7 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
         (cards(8, 80), {"sequence_length": 131072, "method": "full"}, SENTENCE),
         (
             cards(8, 24),
-            {"model": "qwen3-235b-a22b"},
+            {"model": "llama-4-scout-17b-16e"},
             "It does not fit on 8 hosts with 8 such cards each either",
         ),
         (cards(1, 24), {"method": "qlora"}, "It fits on 8 such cards."),

@@ -194,11 +194,11 @@ def test_a_load_holds_a_whole_matrix_beside_what_comes_before_it() -> None:
     assert adapter is not None
     work = work.with_settings(adapter=structs.replace(adapter, rank=1))
     kind = model.layers[-1]
-    names = [matrix.name for matrix in in_order_of_names(model, kind)]
+    names = [matrix.name for matrix in in_order_of_names(work, kind)]
     assert names == [f"{x}_proj" for x in ("down", "gate", "up", "k", "o", "q", "v")]
     after = 4 * work.trainable_params
     up = next(matrix for matrix in model.linears(kind) if matrix.name == "up_proj")
-    for matrix in in_order_of_names(model, kind)[3:]:
+    for matrix in in_order_of_names(work, kind)[3:]:
         after += quantized_bytes(matrix, quantization)
     whole = up.weight_params * 2 + up.weight_params // 64 * 4 * 2
     assert whole > after
