@@ -11,12 +11,14 @@ configuration, so that what stands before, between and after the layers is as in
 """
 
 import re
+import weakref
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
+import torch
 from msgspec import json, to_builtins
 
 from launcher.compat.torch import own_tensors
@@ -130,7 +132,7 @@ class Excerpt:
         self._tracer, self._law, self._proving = tracer, law, proving
         self._every = plan.checkpoint_every if plan.activation_checkpointing else 1
         self._members = Members((), ())
-        self._outputs = 0
+        self._beside: tuple[Callable[[], Any], ...] | None = None
         self._has_gradient: set[int] = set()
 
     def take(self, model: Any) -> None:
@@ -150,18 +152,23 @@ class Excerpt:
         model.base_model.register_forward_hook(lambda *_: self._tracer.cut("end"))
 
     def _watch_gradient(self, place: int, output: Any) -> None:
-        self._outputs = len(output) if isinstance(output, tuple | list) else 0
-        hidden = output[0] if self._outputs else output
+        is_tuple = isinstance(output, tuple | list)
+        self._beside = tuple(map(_held_elsewhere, output[1:])) if is_tuple else None
+        hidden = output[0] if is_tuple else output
         if hidden.requires_grad:
             self._has_gradient.add(place)
             hidden.register_hook(lambda _: self._tracer.cut(place))
 
     def _leave_out(self, layer: Any) -> None:
-        """Empty a layer, so that it returns its input, as the layers before it return theirs."""
+        """Empty a layer, so that it returns its input, as the layers before it return theirs; and
+        beside it what they did, if it lives: a model may hold one layer's scores during the
+        next."""
 
         def pass_on(*inputs: Any, **named: Any) -> Any:
             hidden = inputs[0] if inputs else named["hidden_states"]
-            return (hidden, *[None] * (self._outputs - 1)) if self._outputs else hidden
+            if self._beside is None:
+                return hidden
+            return (hidden, *(output() for output in self._beside))
 
         layer.forward = pass_on
         for tensors in own_tensors(layer):
@@ -210,6 +217,12 @@ class Excerpt:
         if phase == "forward":
             return ["before", *sorted(self._members.traced), "head", "end"]
         return ["head", *sorted(self._has_gradient, reverse=True)]
+
+
+def _held_elsewhere(output: Any) -> Callable[[], Any]:
+    """Return what returns a tensor as long as something else holds it; None afterwards, and for
+    what is not a tensor."""
+    return weakref.ref(output) if isinstance(output, torch.Tensor) else lambda: None
 
 
 def _kinds(model: Any, layers: Sequence[Any], every: int) -> list[Hashable]:

@@ -65,6 +65,19 @@ STATE_SPACES = DECODER | {
     "mamba_d_state": 16,
     "mamba_n_groups": 1,
 }
+SCORES_BESIDE = {
+    "model_type": "codegen",
+    "vocab_size": 512,
+    "n_embd": 64,
+    "n_layer": 6,
+    "n_head": 4,
+    "n_positions": 256,
+    "n_ctx": 256,
+    "rotary_dim": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+"""Its model holds the attention scores of one layer during the next."""
 MODELS: dict[str, tuple[dict[str, Any], Law | None]] = {
     "windows": (WINDOWS, "alike"),
     "convolutions": (
@@ -89,6 +102,7 @@ MODELS: dict[str, tuple[dict[str, Any], Law | None]] = {
     "state-spaces": (STATE_SPACES, "alike"),
     "both-in-a-layer": (FALCON_H1 | {"num_hidden_layers": 6}, "alike"),
     "shared-keys": (SHARED_KEYS, "between"),
+    "scores-beside": (SCORES_BESIDE, "alike"),
 }
 """Configurations, and the law of their layers."""
 
@@ -142,6 +156,7 @@ def assert_law(law: Law | None, plan: Plan, more: Plan) -> None:
         ("windows", "lora", True),
         ("mixture-after-a-dense-layer", "full", False),
         ("conv1d", "full", False),
+        ("scores-beside", "lora", True),
     ],
 )
 def test_a_few_layers_take_what_all_take(name: str, method: Method, recomputed: bool) -> None:
