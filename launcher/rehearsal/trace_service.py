@@ -74,7 +74,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except ImportError:
         raise  # the training stack is missing or broken, which the process that asks explains
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())
+        if not reason or isinstance(error, KeyError):  # which says the key alone
+            reason = f"{type(error).__name__} {reason}".strip()
         return {"error": as_data(error.message) if isinstance(error, UserError) else reason[:300]}
 
 
@@ -134,6 +136,7 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
         "left_out": _left_out(wrapper, model),
         "unadaptable": unadaptable_names(model, dict.fromkeys(adaptable)),
         "loss": "fused" if takes_fused_head(model) else "standard",
+        "recomputable": model.supports_gradient_checkpointing,
     }
 
 
