@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
 from peft import LoraConfig
 from peft.tuners.lora import dora
 from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
@@ -47,15 +48,34 @@ def mark_packed(model: Any, *, in_4bit: bool, in_8bit: bool) -> None:
 
 def unadaptable_names(model: Any, names: Iterable[str]) -> list[str]:
     """Return the names that peft takes for a model's fused experts and router, whether a matrix has
-    them or not, since ``all-linear`` means them too; then those of ``names`` that it refuses.
+    them or not, since ``all-linear`` means them too; then those of ``names`` that it refuses, or
+    that it adapts as if they multiplied with their weight alone.
 
-    read: peft/utils/transformers_weight_conversion.py, _convert_peft_config_moe, and
-    peft/tuners/tuners_utils.py, _check_lora_target_modules_mamba.
+    read: peft/utils/transformers_weight_conversion.py, _convert_peft_config_moe;
+    peft/tuners/tuners_utils.py, _check_lora_target_modules_mamba; and peft/tuners/lora/layer.py,
+    Linear.forward, which adds to what a module returns the product of its own two matrices.
     """
     pattern = _MODEL_TO_CONVERSION_PATTERN.get(model.config.model_type)
     renamed = _MOE_TARGET_MODULE_MAPPING.get(pattern or "", {})
-    refused = (name for name in names if name not in renamed and _is_refused(model, name))
-    return [*renamed, *refused]
+    special = {
+        path.rpartition(".")[2]
+        for path, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and not _is_product(module)
+    }
+    refused = (name for name in names if name in special or _is_refused(model, name))
+    return [*renamed, *(name for name in refused if name not in renamed)]
+
+
+def _is_product(module: torch.nn.Linear) -> bool:
+    """Return whether a module on the meta device makes one vector of one, as a matrix does."""
+    if type(module).forward is torch.nn.Linear.forward:
+        return True
+    vector = torch.empty(1, 1, module.in_features, dtype=module.weight.dtype, device="meta")
+    try:
+        product = module(vector)
+    except (RuntimeError, ValueError):  # it wants another shape
+        return False
+    return isinstance(product, torch.Tensor) and product.shape == (1, 1, module.out_features)
 
 
 def _is_refused(model: Any, name: str) -> bool:

@@ -11,12 +11,15 @@ configuration, so that what stands before, between and after the layers is as in
 """
 
 import re
+import weakref
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from time import process_time
 from typing import Any, Literal, NamedTuple
 
+import torch
 from msgspec import json, to_builtins
 
 from launcher.compat.torch import own_tensors
@@ -34,23 +37,40 @@ from launcher.rehearsal.tracer import Tracer
 from launcher.training.text_model import decoder_layers
 from planner.plan.schema import Plan
 
-Law = Literal["alike", "between"]
+Range = Literal["alike", "between"]
 """Which layers of a kind take the same bytes: all but the first and the last of the model, or those
 between the first and the last of the kind."""
-LAWS: tuple[Law, ...] = ("alike", "between")
+RANGES: tuple[Range, ...] = ("alike", "between")
+
+
+class Law(NamedTuple):
+    """What all layers take, by what a few take."""
+
+    range: Range
+    by_maker: tuple[str, ...] = ("forward", "backward")
+    """Phases in which what one layer makes and the next one frees, such as its output and the
+    tokens that its indexer has chosen, goes by the layer that makes it; in others it goes by the
+    layer that frees it."""
+
+
+MOST_TRACING_S = 40
+"""Seconds of processor time after which a micro-batch is not traced any further."""
 _PLACE = re.compile(r"idx|index|layer_id|layer_num")
 """Names of settings that only say where in the stack a layer stands."""
 
 
 def pass_phases(plan: Plan) -> Phases:
     """Return the bytes that one micro-batch adds, by part, at the largest moments of forward and of
-    backward."""
+    backward; raise ``UserError`` if it takes more than ``MOST_TRACING_S``."""
     known, key = proved_laws(), _of_any_batch(plan)
+    until_s = process_time() + MOST_TRACING_S
     if key not in known:
-        known[key], phases = _proved(plan)
+        known[key], phases = _proved(plan, until_s)
         return phases
     law = known[key]
-    return _whole(plan) if law is None else _laid_out(plan, law, proving=False)
+    if law is None:
+        return _whole(plan, until_s)
+    return _excerpt(plan, law.range, until_s, proving=False).phases(law)
 
 
 @cache
@@ -66,24 +86,47 @@ def _of_any_batch(plan: Plan) -> bytes:
     return json.encode([to_builtins(plan) | {"batch": kept}])
 
 
-def _proved(plan: Plan) -> tuple[Law | None, Phases]:
-    for law in LAWS:
+def _proved(plan: Plan, until_s: float) -> tuple[Law | None, Phases]:
+    """Return the law that holds for a plan, and its phases; what held for the model in another
+    layout is tried first, and nothing where nothing did."""
+    last, model = last_laws(), _of_any_layout(plan)
+    expected = (last[model],) if model in last else ()
+    for found in dict.fromkeys((*expected, *RANGES)):
+        if found is None:
+            break
         with suppress(Exception):  # whatever fails without all layers is traced with them
-            return law, _laid_out(plan, law, proving=True)
-    return None, _whole(plan)
+            excerpt = _excerpt(plan, found, until_s, proving=True)
+            law = excerpt.law
+            phases = excerpt.phases(law)
+            last[model] = found
+            return law, phases
+    last[model] = None
+    return None, _whole(plan, until_s)
 
 
-def _whole(plan: Plan) -> Phases:
-    tracer = Tracer(rules_of(plan), left_out=left_out_of(plan))
+@cache
+def last_laws() -> dict[bytes, Range | None]:
+    """Return which layers were alike when a model trained in one way was traced last; None where
+    none were."""
+    return {}
+
+
+def _of_any_layout(plan: Plan) -> bytes:
+    """Return a plan's model, its method, and whether it recomputes."""
+    return json.encode([plan.model.config, plan.method, plan.activation_checkpointing])
+
+
+def _whole(plan: Plan, until_s: float) -> Phases:
+    tracer = Tracer(rules_of(plan), left_out=left_out_of(plan), until_s=until_s)
     trace_step(plan, tracer, make_engine=pass_engine)
     return {phase: tracer.phases[phase] for phase in ("forward", "backward")}
 
 
-def _laid_out(plan: Plan, law: Law, *, proving: bool) -> Phases:
-    tracer = StretchTracer(rules_of(plan), left_out=left_out_of(plan))
-    excerpt = Excerpt(tracer, plan, law, proving=proving)
+def _excerpt(plan: Plan, range_: Range, until_s: float, *, proving: bool) -> "Excerpt":
+    tracer = StretchTracer(rules_of(plan), left_out=left_out_of(plan), until_s=until_s)
+    excerpt = Excerpt(tracer, plan, range_, proving=proving)
     trace_step(plan, tracer, make_engine=pass_engine, prepare=excerpt.take)
-    return excerpt.phases()
+    return excerpt
 
 
 class Members(NamedTuple):
@@ -99,8 +142,13 @@ class Members(NamedTuple):
         """The layers that are not left out."""
         return frozenset(self.stands_for).union(*self.proofs)
 
+    @property
+    def in_order(self) -> list[int]:
+        """The traced layers, the first one first."""
+        return sorted(self.traced)
 
-def members(kinds: Sequence[Hashable], law: Law, *, proving: bool) -> Members:
+
+def members(kinds: Sequence[Hashable], range_: Range, *, proving: bool) -> Members:
     """Return the layers to trace of a stack whose layers have these kinds.
 
     >>> members("aaabaaab", "alike", proving=True)
@@ -115,7 +163,7 @@ def members(kinds: Sequence[Hashable], law: Law, *, proving: bool) -> Members:
     proofs = list[tuple[int, int]]()
     for of_kind in places.values():
         inside = [place for place in of_kind if 0 < place < len(kinds) - 1]
-        same = of_kind[1:-1] if law == "between" else inside
+        same = of_kind[1:-1] if range_ == "between" else inside
         for place in same:
             stands_for[place] = same[0]
         if proving and len(same) > 1:
@@ -126,18 +174,18 @@ def members(kinds: Sequence[Hashable], law: Law, *, proving: bool) -> Members:
 class Excerpt:
     """A few layers of a model that is about to be traced, and what they say of all."""
 
-    def __init__(self, tracer: StretchTracer, plan: Plan, law: Law, *, proving: bool) -> None:
-        self._tracer, self._law, self._proving = tracer, law, proving
+    def __init__(self, tracer: StretchTracer, plan: Plan, range_: Range, *, proving: bool) -> None:
+        self._tracer, self._range, self._proving = tracer, range_, proving
         self._every = plan.checkpoint_every if plan.activation_checkpointing else 1
         self._members = Members((), ())
-        self._outputs = 0
+        self._beside: tuple[Callable[[], Any], ...] | None = None
         self._has_gradient: set[int] = set()
 
     def take(self, model: Any) -> None:
         """Leave out layers of a model without storages, and watch the others."""
         layers = list(decoder_layers(model))
         kinds = _kinds(model, layers, self._every)
-        self._members = members(kinds, self._law, proving=self._proving)
+        self._members = members(kinds, self._range, proving=self._proving)
         for place, layer in enumerate(layers):
             layer.register_forward_pre_hook(lambda *_, place=place: self._tracer.cut(place))
             if place in self._members.traced:
@@ -150,18 +198,23 @@ class Excerpt:
         model.base_model.register_forward_hook(lambda *_: self._tracer.cut("end"))
 
     def _watch_gradient(self, place: int, output: Any) -> None:
-        self._outputs = len(output) if isinstance(output, tuple | list) else 0
-        hidden = output[0] if self._outputs else output
+        is_tuple = isinstance(output, tuple | list)
+        self._beside = tuple(map(_held_elsewhere, output[1:])) if is_tuple else None
+        hidden = output[0] if is_tuple else output
         if hidden.requires_grad:
             self._has_gradient.add(place)
             hidden.register_hook(lambda _: self._tracer.cut(place))
 
     def _leave_out(self, layer: Any) -> None:
-        """Empty a layer, so that it returns its input, as the layers before it return theirs."""
+        """Empty a layer, so that it returns its input, as the layers before it return theirs; and
+        beside it what they did, if it lives: a model may hold one layer's scores during the
+        next."""
 
         def pass_on(*inputs: Any, **named: Any) -> Any:
             hidden = inputs[0] if inputs else named["hidden_states"]
-            return (hidden, *[None] * (self._outputs - 1)) if self._outputs else hidden
+            if self._beside is None:
+                return hidden
+            return (hidden, *(output() for output in self._beside))
 
         layer.forward = pass_on
         for tensors in own_tensors(layer):
@@ -169,28 +222,34 @@ class Excerpt:
         for name, _ in [*layer.named_children()]:
             delattr(layer, name)
 
-    def phases(self) -> Phases:
-        """Return the bytes of the whole model; raise ``NotPeriodicError`` if the law fails."""
-        forward, backward = self._checked("forward"), self._checked("backward")
-        end = forward["end"]
-        in_forward, level = _largest(
-            [forward["before"], *self._layers(forward), forward["head"], end], Counter()
+    @property
+    def law(self) -> Law:
+        """The law that the traced layers keep; raise ``NotPeriodicError`` if they keep none."""
+        by_maker = list[str]()
+        for phase in ("forward", "backward"):
+            if self._stack(phase, by_maker=True).is_proved:
+                by_maker.append(phase)
+            elif not self._stack(phase, by_maker=False).is_proved:
+                raise NotPeriodicError(f"layers of one kind differ in {phase}")
+        return Law(self._range, tuple(by_maker))
+
+    def phases(self, law: Law) -> Phases:
+        """Return the bytes of the whole model by a law."""
+        forward, backward = (
+            self._stack(phase, by_maker=phase in law.by_maker) for phase in ("forward", "backward")
         )
+        before, head, end = (forward.stretches[border] for border in ("before", "head", "end"))
+        in_forward, level = _largest([before, *forward.layers(), head, end], Counter())
         for place in self._members.traced:
             missing = self._members.stands_for.count(place) - 1
             level.subtract(_times(end.freed.get(place, Counter()), missing))
-        in_backward, _ = _largest([backward["head"], *reversed(self._layers(backward))], level)
+        from_head = [backward.stretches["head"], *reversed(backward.layers())]
+        in_backward, _ = _largest(from_head, level)
         return {"forward": _present(in_forward), "backward": _present(in_backward)}
 
-    def _layers(self, stretches: Mapping[Border, Stretch]) -> list[Stretch]:
-        """Return the stretches of all layers, the first one first."""
-        return [
-            stretches[traced] if traced == place else stretches[traced].elsewhere
-            for place, traced in enumerate(self._members.stands_for)
-        ]
-
-    def _checked(self, phase: str) -> Mapping[Border, Stretch]:
-        """Return the stretches of a phase after it was held to the law."""
+    def _stack(self, phase: str, *, by_maker: bool) -> "Stack":
+        """Return the stretches of a phase; raise ``NotPeriodicError`` if they are not those of
+        layers that are passed one by one."""
         stretches = self._tracer.stretches[phase]
         expected = self._expected(phase)
         if [border for border in stretches if border in expected] != expected:
@@ -200,16 +259,60 @@ class Excerpt:
                 raise NotPeriodicError(f"something is allocated at layer {border}, left out")
         nothing = Stretch(Counter(), Counter(), {})
         found = dict.fromkeys(self._members.traced, nothing) | stretches
-        for one, other in self._members.proofs:
-            if found[one].elsewhere[:2] != found[other].elsewhere[:2]:
-                raise NotPeriodicError(f"layers {one} and {other} differ in {phase}")
-        return found
+        return Stack(self._members, found, by_maker)
 
     def _expected(self, phase: str) -> list[Border]:
         """Return where the stretches of a phase begin, those of layers left out aside."""
         if phase == "forward":
-            return ["before", *sorted(self._members.traced), "head", "end"]
+            return ["before", *self._members.in_order, "head", "end"]
         return ["head", *sorted(self._has_gradient, reverse=True)]
+
+
+class Stack(NamedTuple):
+    """The stretches of the traced layers in one phase, to be laid out for all."""
+
+    members: Members
+    stretches: Mapping[Border, Stretch]
+    by_maker: bool
+    """Whether what is handed on goes by the layer that makes it, as a law says."""
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether the layers of each kind take the same bytes."""
+        return all(self._taken(one) == self._taken(other) for one, other in self.members.proofs)
+
+    def layers(self) -> list[Stretch]:
+        """Return the stretches of all layers, the first one first."""
+        found = list[Stretch]()
+        handed_on = Amounts()
+        for place, traced in enumerate(self.members.stands_for):
+            own = self._own(traced, is_itself=traced == place)
+            own.net.subtract(handed_on)
+            found.append(own)
+            handed_on = self._handed_on(traced)
+        return found
+
+    def _taken(self, place: int) -> tuple[Amounts, Amounts, Amounts]:
+        own = self._own(place, is_itself=False)
+        return own.top, own.net, self._handed_on(place)
+
+    def _own(self, place: int, *, is_itself: bool) -> Stretch:
+        """Return what a layer adds, had it freed nothing that the one before it hands on; nor,
+        where it stands for another, what was there before all layers, as a mask that they share."""
+        order = self.members.in_order
+        earlier = order[: order.index(place)][-1:] if self.by_maker else ()
+        return self.stretches[place].without(*earlier, *(() if is_itself else ("before",)))
+
+    def _handed_on(self, place: int) -> Amounts:
+        order = self.members.in_order
+        following = order[order.index(place) + 1 :][:1] if self.by_maker else ()
+        return Counter(*(self.stretches[one].freed.get(place, {}) for one in following))
+
+
+def _held_elsewhere(output: Any) -> Callable[[], Any]:
+    """Return what returns a tensor as long as something else holds it; None afterwards, and for
+    what is not a tensor."""
+    return weakref.ref(output) if isinstance(output, torch.Tensor) else lambda: None
 
 
 def _kinds(model: Any, layers: Sequence[Any], every: int) -> list[Hashable]:

@@ -4,6 +4,7 @@ bytes."""
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -27,12 +28,11 @@ class Stretch(NamedTuple):
     freed: Mapping[Border | None, Amounts]
     """Bytes that it frees, by the stretch of their allocation."""
 
-    @property
-    def elsewhere(self) -> "Stretch":
-        """The same at another layer: only one of them frees what was there before all, as a mask
-        that they share."""
+    def without(self, *borders: Border | None) -> "Stretch":
+        """Return the same, had it freed nothing that was allocated in those stretches."""
         net = self.net.copy()
-        net.update(self.freed.get("before", {}))
+        for border in borders:
+            net.update(self.freed.get(border, {}))
         return self._replace(net=net)
 
 
@@ -43,8 +43,10 @@ class NotPeriodicError(Exception):
 class StretchTracer(Tracer):  # type: ignore[no-untyped-call]
     """A tracer that cuts forward and backward where it is told to."""
 
-    def __init__(self, rules: Any = None, *, left_out: Collection[str] = ()) -> None:
-        super().__init__(rules, left_out=left_out)
+    def __init__(
+        self, rules: Any = None, *, left_out: Collection[str] = (), until_s: float = inf
+    ) -> None:
+        super().__init__(rules, left_out=left_out, until_s=until_s)
         self.stretches: dict[str, dict[Border, Stretch]] = {"forward": {}, "backward": {}}
         """Stretches by phase and by where they begin, in their order."""
         self._cut_phase: str | None = None

@@ -8,12 +8,16 @@ import weakref
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from math import inf
+from time import process_time
 from typing import Any, NamedTuple
 
 import torch
 
 from launcher.compat.torch import OperatorWatch, for_tensors, storage_id
 from launcher.rehearsal.phases import Phases
+from planner.base.errors import UserError
+from planner.base.phrases import Phrase
 from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.plan.vocabulary import Part
 
@@ -30,11 +34,15 @@ class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
     """A recorder of live bytes by part, at the largest moment of every phase.
 
     ``rules`` has functions that handle single operators (launcher/rehearsal/operator_rules.py).
-    Parts in ``left_out`` are traced, and are in no sum.
+    Parts in ``left_out`` are traced, and are in no sum. ``UserError`` is raised inside a trace at
+    ``until_s`` of the process's time.
     """
 
-    def __init__(self, rules: Any = None, *, left_out: Collection[str] = ()) -> None:
+    def __init__(
+        self, rules: Any = None, *, left_out: Collection[str] = (), until_s: float = inf
+    ) -> None:
         super().__init__()
+        self._until_s = until_s
         self.phases: Phases = {}
         self._rules = rules
         self._left_out = frozenset(left_out)
@@ -107,6 +115,13 @@ class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
 
     def on_operator(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the operator, or the rule for it, and note the storages of its result."""
+        if process_time() > self._until_s:
+            raise UserError(
+                Phrase(
+                    "it takes too long, as a loop over every token does. Choose a shorter "
+                    "--sequence-length"
+                )
+            )
         rule = self._rules.get(operator) if self._rules is not None else None
         result = operator(*args, **kwargs) if rule is None else rule(self, operator, args, kwargs)
         for_tensors(self._note, result)

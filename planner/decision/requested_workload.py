@@ -106,6 +106,8 @@ def _shards_as_set(request: Request, strategy: Strategy) -> bool:
 
 
 def _recomputes_as_set(request: Request, checkpointing: int) -> bool:
+    if checkpointing and not request.model.spec.can_recompute:
+        return False
     if request.checkpoint_every is not None:
         return checkpointing == request.checkpoint_every
     if request.activation_checkpointing is None:

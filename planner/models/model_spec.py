@@ -349,6 +349,11 @@ class ModelSpec(Spec):
         return ONLY_LOSS.get(self.model_type)
 
     @property
+    def can_recompute(self) -> bool:
+        """Whether transformers can recompute the model's activations in backward."""
+        return True
+
+    @property
     def _gate(self) -> tuple[Linear, ...]:
         """Matrices around the vector that gates a layer's output."""
         if self.per_layer_inputs is None:

@@ -59,6 +59,8 @@ class TracedSpec(ModelSpec, dict=True):
     loss: Loss
     """The loss that is planned where none is asked for: ``standard`` where trl's fused head does
     not support the class, which rules the fused one out."""
+    recomputable: bool
+    """Whether the class can recompute activations in backward."""
 
     def traced_by(self, trace: Callable[[Any, Any], Phases]) -> "TracedSpec":
         """Return the same model with ``trace``, which takes a workload and its layout; it is not a
@@ -91,6 +93,10 @@ class TracedSpec(ModelSpec, dict=True):
     @property
     def only_loss(self) -> Loss | None:
         return None if self.loss == "fused" else self.loss
+
+    @property
+    def can_recompute(self) -> bool:
+        return self.recomputable
 
     @property
     def outside_linears(self) -> tuple[Linear, ...]:
@@ -139,6 +145,7 @@ def traced_spec(answer: Mapping[str, Any], model_type: str, config: str) -> Trac
         "active_weights",
         "attention",
         "loss",
+        "recomputable",
     )
     return TracedSpec(
         **{name: answer[name] for name in copied},

@@ -271,7 +271,15 @@ def _check_attention(stated: StatedSettings) -> None:
 
 
 def _check_checkpointing(stated: StatedSettings) -> None:
-    every = stated.checkpoint_every
+    every, model = stated.checkpoint_every, stated.model
+    if (every or stated.activation_checkpointing) and model and not model.can_recompute:
+        raise InvalidRequestError(
+            Phrase(
+                "transformers cannot recompute activations of {model_type}: keep them ({option})",
+                model_type=model.model_type,
+                option=stated.names["activation_checkpointing"],
+            )
+        )
     if every is None:
         return
     if stated.activation_checkpointing is False:
@@ -282,13 +290,13 @@ def _check_checkpointing(stated: StatedSettings) -> None:
                 option=stated.names["activation_checkpointing"],
             )
         )
-    if stated.model is not None and every > stated.model.num_layers:
+    if model is not None and every > model.num_layers:
         raise InvalidRequestError(
             Phrase(
                 "{said} is beyond the {num_layers} {num_layers[layer|layers]} of {model_name}: "
                 "choose at most {num_layers}",
                 said=stated.said("checkpoint_every"),
-                num_layers=stated.model.num_layers,
+                num_layers=model.num_layers,
                 model_name=stated.model_name,
             )
         )

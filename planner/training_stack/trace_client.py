@@ -32,11 +32,12 @@ MODULE = "launcher.rehearsal.trace_service"
 
 
 class TracingService:
-    """Traces in one process, which the first question starts; every micro-batch is traced once."""
+    """Traces in one process, which the first question starts; every micro-batch is traced once,
+    one that cannot be traced too."""
 
     def __init__(self) -> None:
         self._process: StackProcess | None = None
-        self._traced: dict[str, Phases] = {}
+        self._traced: dict[str, Phases | UntraceableError] = {}
         self._count = 0
 
     def shape(self, content: Mapping[str, Any], why: str) -> TracedSpec:
@@ -92,8 +93,15 @@ class TracingService:
             )
             if len(self._traced) == MOST_KEPT:
                 del self._traced[next(iter(self._traced))]
-            self._traced[key] = self._ask({"trace": plan}, failure, UntraceableError)["phases"]
-        return self._traced[key]
+            try:
+                found = self._ask({"trace": plan}, failure, UntraceableError)["phases"]
+            except UntraceableError as error:
+                found = error
+            self._traced[key] = found
+        traced = self._traced[key]
+        if isinstance(traced, UntraceableError):
+            raise traced
+        return traced
 
     def _ask(
         self,

@@ -14,9 +14,11 @@ from msgspec import structs
 from launcher.rehearsal import trace_service
 from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.trace_service import shape
-from planner.base.errors import UserError
+from planner.base.errors import InvalidRequestError, UserError
 from planner.base.phrases import from_data
 from planner.base.preset_files import preset_names
+from planner.decision.request_checks import check
+from planner.decision.requested_workload import allowed_series, workload
 from planner.memory.expert_loading import loading_bytes, stacked_params
 from planner.models.config_json import config_from_spec
 from planner.models.model_presets import load_model
@@ -28,6 +30,7 @@ from planner.workload.dtypes import numerics
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 from tests.launcher.launching import launch
+from tests.planner.builders import cards, request
 from tests.planner.cli.test_plan_command import error_of, plan
 
 HYBRID = {
@@ -152,6 +155,35 @@ def test_layers_that_hold_the_same_are_of_one_kind() -> None:
         found = traced_spec(shape(config), "lfm2", "{}")
     assert [count for _, count in found.kinds.items()] == [1, 1]
     assert found.num_params > found.matrix_params > 0
+
+
+def shape_of(model_type: str, **keys: Any) -> dict[str, Any]:
+    config: Any = transformers.AutoConfig.for_model(model_type, **keys)
+    with quiet_libraries():
+        return shape({name: one for name, one in config.to_dict().items() if one is not None})
+
+
+@pytest.mark.parametrize(("model_type", "loss"), [("bert", "standard"), ("gpt_neo", "fused")])
+def test_the_fused_head_is_for_classes_that_multiply_the_last_state_alone(
+    model_type: str, loss: str
+) -> None:
+    """trl's head leaves BERT's transform out, so that another model would be trained."""
+    assert shape_of(model_type)["loss"] == loss
+
+
+def test_a_matrix_that_multiplies_groups_gets_no_adapter() -> None:
+    assert "o_a_proj" in shape_of("deepseek_v4", num_hidden_layers=2)["unadaptable"]
+
+
+def test_what_transformers_cannot_recompute_is_planned_with_its_activations() -> None:
+    spec = traced_spec(shape_of("ctrl", n_layer=2), "ctrl", "{}")
+    asked = request(cards(2, 24))
+    open_request = structs.replace(asked, model=structs.replace(asked.model, spec=spec))
+    found = [*allowed_series(open_request, workload(open_request, "lora"))]
+    assert {each.checkpointing for each in found} == {0}
+    check(open_request)
+    with pytest.raises(InvalidRequestError, match="cannot recompute activations of ctrl: keep"):
+        check(structs.replace(open_request, activation_checkpointing=True))
 
 
 def test_what_is_planned_is_what_a_rehearsal_traces(tmp_path: Path) -> None:

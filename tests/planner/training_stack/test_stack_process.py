@@ -3,10 +3,14 @@
 import configparser
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from planner.base.errors import InvalidRequestError
+from planner.base.errors import InvalidRequestError, UntraceableError
+from planner.models.traced_model import traced_spec
+from planner.recipes.load_recipe import load_recipe
+from planner.training_stack import trace_client
 from planner.training_stack.stack_process import (
     INSTALL,
     STACK_MODULES,
@@ -14,6 +18,9 @@ from planner.training_stack.stack_process import (
     StackProcessError,
 )
 from planner.training_stack.trace_client import TracingService
+from planner.workload.layout import Layout
+from planner.workload.settings import settings_of
+from planner.workload.workload import Workload
 
 ROOT = Path(__file__).parents[3]
 
@@ -95,6 +102,45 @@ def test_a_trace_that_crashes_says_what_failed(raised: str, said: str, folder: P
         assert str(error.value) == (
             f"no formulas for 'helium', and the model cannot be traced: {said}"
         )
+
+
+def test_what_cannot_be_traced_is_asked_once(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "asked.py").write_text(
+        "import json, sys\n"
+        "for number, line in enumerate(sys.stdin):\n"
+        "    print(json.dumps({'error': f'reason {number}'}), flush=True)\n"
+    )
+    monkeypatch.setattr(trace_client, "MODULE", "asked")
+    service = TracingService()
+    matrix = {"name": "up", "in_features": 8, "out_features": 8, "bias": False, "whole": False}
+    sizes = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    counts = ("head_dim", "vocab_size", "max_position_embeddings", "stacked_params")
+    params = ("active_weights", "num_params", "untrained_params", "embedding_params", "head_params")
+    names = ("outside", "in_towers", "towers", "left_out", "unadaptable")
+    answer: dict[str, Any] = {
+        **dict.fromkeys((*sizes, *counts, *params), 8),
+        **dict.fromkeys(names, ()),
+        "layers": [{"num_params": 64, "linears": [matrix]}],
+        "native_class": "Plain",
+        "attention": "sdpa",
+        "loss": "standard",
+        "recomputable": True,
+    }
+    spec = traced_spec(answer, "plain", "{}").traced_by(service.trace)
+    work = Workload(model=spec, settings=settings_of(load_recipe("lora")), compute="bf16")
+    layout = Layout(
+        strategy="single",
+        world_size=1,
+        micro_batch_size=1,
+        gradient_accumulation_steps=1,
+        activation_checkpointing=False,
+    )
+    for _ in range(2):
+        with pytest.raises(UntraceableError, match="cannot be traced: reason 0"):
+            service.trace(work, layout)
+    assert capfd.readouterr().err.count("trace 1") == 1
 
 
 def test_every_package_of_the_stack_is_known() -> None:
