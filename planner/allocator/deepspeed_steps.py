@@ -10,7 +10,14 @@ from msgspec import Struct
 
 from planner.allocator.few_layers import FewLayers, dropped, micro_batch, workspaces_of
 from planner.allocator.held_sizes import STEPS
-from planner.allocator.large_requests import Request, Sizes, allocated, freed, split_by_pool
+from planner.allocator.large_requests import (
+    EMPTIED,
+    Request,
+    Sizes,
+    allocated,
+    freed,
+    split_by_pool,
+)
 from planner.allocator.pools import LARGE_SEGMENT_BYTES
 from planner.base.units import block, ceil_div, round_up
 from planner.memory.buffers import Buffer, Buffers
@@ -45,9 +52,11 @@ class FlatBytes(Struct, frozen=True):
 
 
 def flat_bytes(workload: Workload, layout: Layout, numerics: Numerics) -> FlatBytes:
-    """Return the sizes of a rank's part, or of a sub-group of it under ZeRO-3."""
-    part = workload.trainable_params // layout.world_size
-    largest = max(tensor.elements for tensor in trained_tensors(workload))
+    """Return the sizes of a rank's part of what decays, which the optimizer has as a group, or of a
+    sub-group of it under ZeRO-3."""
+    tensors = trained_tensors(workload)
+    part = sum(tensor.elements for tensor in tensors if tensor.decays) // layout.world_size
+    largest = max(tensor.elements for tensor in tensors)
     if layout.zero_stage == 3:
         part = min(part, ZERO3_SUB_GROUP_SIZE)
         largest = ceil_div(largest, layout.world_size)
@@ -59,7 +68,13 @@ def flat_bytes(workload: Workload, layout: Layout, numerics: Numerics) -> FlatBy
 
 
 def zero_requests(
-    run: FewLayers, layout: Layout, moments: Moments, *, flat: FlatBytes, workspaces: Sizes
+    run: FewLayers,
+    workload: Workload,
+    layout: Layout,
+    moments: Moments,
+    *,
+    flat: FlatBytes,
+    workspaces: Sizes,
 ) -> Iterator[Request]:
     """Yield two steps of one rank under DeepSpeed on its main stream, whose buffers are those of
     ``moments``.
@@ -69,16 +84,18 @@ def zero_requests(
     the head there.
     """
     forward, step = moments["forward"].buffers, moments["optimizer_step"].buffers
-    yield from _zero_load(run, layout, forward, moments["load"].buffers, flat.home)
+    yield from _zero_load(run, workload, layout, forward, moments["load"].buffers, flat.home)
     buckets = moments["backward"].buffers.get("reduce_buckets", 0)
     gathered = moments["backward"].buffers.get("gathered", 0)
+    slice_bytes = gathered // layout.world_size if layout.offload == "all" else 0
+    head = [[("gathered", gathered), ("slice", slice_bytes), ("slice", 0)]]
     states = _cut(forward.get("optimizer_states", 0), flat.home)
     for number in range(STEPS):
         for second in (False, True)[: min(2, layout.gradient_accumulation_steps)]:
             name = number, second
             more = [
-                (run.trace.layers[-1], [((name, "gathered"), 0 if any(name) else gathered)]),
-                (run.trace.casts[-1], [((name, "gathered"), 0)]),
+                *((run.trace.loss, requests) for requests in head[: not any(name)]),
+                (run.trace.casts[-1], [("gathered", 0)]),
                 (run.trace.first_gradient, [((name, "buckets"), buckets)]),
                 *workspaces_of(run.trace, [] if any(name) else workspaces),
             ]
@@ -89,25 +106,41 @@ def zero_requests(
 
 
 def _zero_load(
-    run: FewLayers, layout: Layout, forward: Buffers, load: Buffers, piece_bytes: int
+    run: FewLayers,
+    workload: Workload,
+    layout: Layout,
+    forward: Buffers,
+    load: Buffers,
+    piece_bytes: int,
 ) -> Iterator[Request]:
     """Yield what DeepSpeed holds before the first step, and what it sets that up with.
 
     ZeRO-1 and ZeRO-2 copy what trains into flat buffers, which are longer than the large tensors
-    that they take the place of. ZeRO-3 makes its master copies from ones that go before there are
-    gradients.
+    that they take the place of; each group of the optimizer's, of what decays and of what does
+    not, begins with an emptied cache, so that the second one's gives back what the first has left.
+    A rank's part is copied before it is cast to the master copy's dtype.
+    ZeRO-3 makes its master copies from ones that go before there are gradients.
     """
-    trained = sum(forward.get(key, 0) for key in TRAINED)
+    trained, tensors = sum(forward.get(key, 0) for key in TRAINED), trained_tensors(workload)
+    elements = sum(tensor.elements for tensor in tensors)
     yield "frozen", forward.get("frozen_weights", 0)
     if layout.zero_stage < 3:
         yield "loaded", sum(split_by_pool(run.weight_sizes(trains=True))[0])
-    yield "flat", trained
+    decaying = sum(tensor.elements for tensor in tensors if tensor.decays)
+    first = block(decaying * trained // max(1, elements))
+    yield from allocated("flat", _cut(trained, first))
     yield "loaded", 0
+    if layout.zero_stage < 3 and first // layout.world_size != piece_bytes:
+        yield "part", first // layout.world_size
     setup = _cut(sum(load.get(key, 0) for key in SETUP), piece_bytes)
     master = _cut(sum(forward.get(key, 0) for key in MASTER), piece_bytes)
     made = ("master", master), ("setup", setup)
+    groups = len({tensor.decays for tensor in tensors})
     for name, sizes in made if layout.zero_stage < 3 else reversed(made):
         yield from allocated(name, sizes)
+        yield "part", 0
+        if layout.zero_stage < 3 and name == "master" and groups > 1:
+            yield EMPTIED
     yield from freed("setup", len(setup))
     if layout.zero_stage == 3:
         yield "gradients", forward.get("gradients", 0)
