@@ -20,9 +20,11 @@ from planner.allocator.large_requests import (
 )
 from planner.allocator.pools import LARGE_SEGMENT_BYTES
 from planner.base.units import block, ceil_div, round_up
+from planner.hardware.cluster import Device
 from planner.memory.buffers import Buffer, Buffers
 from planner.memory.footprint import Moments
-from planner.memory.zero_1_2 import NORM_BYTES
+from planner.memory.zero_1_2 import NORM_BYTES, flat_states
+from planner.plan.schema import ZeroSection
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import trained_tensors
@@ -160,19 +162,29 @@ def _zero_update(num_bytes: int, flat: FlatBytes, states: Sizes) -> Iterator[Req
     yield "gradient", 0
 
 
-def side_bytes(layout: Layout, moments: Moments, *, copy: int, gathered: int) -> int:
+def side_bytes(layout: Layout, *, gradients: int, copy: int, gathered: int) -> int:
     """Return what the streams reserve on which DeepSpeed reduces gradients, by a copy of so many
     bytes, and gathers weights: blocks of one stream never serve another.
 
     A rank of ZeRO-2 has its gradients there, a second time in the later micro-batches.
     """
-    stepping = moments["optimizer_step"].buffers.get("gradients", 0)
-    earlier = moments["forward"].buffers.get("gradients", 0)
-    gradients = (0, stepping, max(stepping, earlier), 0)[layout.zero_stage]
     again = layout.zero_stage == 2 and layout.gradient_accumulation_steps > 1
     large, _ = split_by_pool((gradients, gradients * again, copy))
     gathering, _ = split_by_pool([gathered])
     return sum(round_up(sum(sizes), LARGE_SEGMENT_BYTES) for sizes in (large, gathering))
+
+
+def reduced_bytes(
+    workload: Workload, layout: Layout, zero: ZeroSection, numerics: Numerics, device: Device
+) -> int:
+    """Return the bytes of gradients on the rank whose part touches most; none where they go to the
+    host, or where ZeRO-3 has them in what its setup made."""
+    if layout.zero_stage == 3 or layout.offload != "none":
+        return 0
+    ranks = layout.world_size
+    return flat_states(
+        workload, ranks, zero, numerics, offloaded=False, device=device
+    ).gradients_bytes
 
 
 def _cut(num_bytes: int, piece_bytes: int) -> list[int]:

@@ -6,7 +6,12 @@ that comes to PyTorch's allocator: benchmarks/results/simulated.csv.
 
 from collections.abc import Iterator, Sequence
 
-from planner.allocator.deepspeed_steps import flat_bytes, side_bytes, zero_requests
+from planner.allocator.deepspeed_steps import (
+    flat_bytes,
+    reduced_bytes,
+    side_bytes,
+    zero_requests,
+)
 from planner.allocator.few_layers import FewLayers, dropped, micro_batch, passed, workspaces_of
 from planner.allocator.fsdp_steps import fsdp_requests
 from planner.allocator.fsdp_steps import side_bytes as side_bytes_of_fsdp
@@ -60,7 +65,8 @@ def expected_reserved_bytes(
     copy = largest_copy_bytes(workload, layout, numerics, zero, batch.device)
     gathers = layout.zero_stage == 3
     gathered = gathered_bytes(workload, layout, zero, numerics).most if gathers else 0
-    side = side_bytes(layout, moments, copy=copy, gathered=gathered)
+    reduced = reduced_bytes(workload, layout, zero, numerics, batch.device)
+    side = side_bytes(layout, gradients=reduced, copy=copy, gathered=gathered)
     return reserved_bytes(requests) + side + small
 
 
