@@ -4,11 +4,11 @@ read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8; in which 
 and on which stream, is as simulated cards have it (benchmarks/simulated).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from planner.allocator.few_layers import FewLayers, dropped, micro_batch, workspaces_of
+from planner.allocator.few_layers import FewLayers, Inserted, dropped, micro_batch, workspaces_of
 from planner.allocator.held_sizes import STEPS
 from planner.allocator.large_requests import (
     EMPTIED,
@@ -90,13 +90,13 @@ def zero_requests(
     buckets = moments["backward"].buffers.get("reduce_buckets", 0)
     gathered = moments["backward"].buffers.get("gathered", 0)
     slice_bytes = gathered // layout.world_size if layout.offload == "all" else 0
-    head = [[("gathered", gathered), ("slice", slice_bytes), ("slice", 0)]]
+    head: Sequence[Request] = [("gathered", gathered), ("slice", slice_bytes), ("slice", 0)]
     states = _cut(forward.get("optimizer_states", 0), flat.home)
     for number in range(STEPS):
         for second in (False, True)[: min(2, layout.gradient_accumulation_steps)]:
             name = number, second
-            more = [
-                *((run.trace.loss, requests) for requests in head[: not any(name)]),
+            more: Inserted = [
+                (run.trace.loss, [] if any(name) else head),
                 (run.trace.casts[-1], [("gathered", 0)]),
                 (run.trace.first_gradient, [((name, "buckets"), buckets)]),
                 *workspaces_of(run.trace, [] if any(name) else workspaces),

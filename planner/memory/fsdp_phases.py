@@ -147,7 +147,7 @@ def _next_token(sharded: _Sharded, cached: int) -> Iterator[Moment]:
     if cached:
         yield _during(
             sharded,
-            Counter(activations=cached),
+            Counter({"activations": cached}),
             Border(0),
             gradients=0,
             stays=units.root.whole_bytes + units.tail.whole_bytes,

@@ -310,7 +310,7 @@ def gathered_alone(workload: Workload, layout: Layout, passed: ForwardAlone) -> 
     states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device="cuda")
     whole = gathered_bytes(workload, layout, zero, kinds)
     before = passed.ahead[0].net if passed.ahead else stretch([]).net
-    next_token: Amounts = Counter(activations=passed.cached)
+    next_token: Amounts = Counter({"activations": passed.cached})
     held: Buffers = {
         "reduce_buckets": states.bucket_bytes,
         "persistent": states.persistent_bytes,

@@ -24,12 +24,12 @@ CASES = {
 """Whether samples are padded, or which attention has whole scores."""
 
 
-class _Copies(TorchDispatchMode):
+class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what views copy of tensors by heads, from when it is told to."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count: int = 0
 
     def __torch_dispatch__(
         self, operator: Any, _types: Any, args: Any = (), kwargs: Any = None
@@ -41,7 +41,7 @@ class _Copies(TorchDispatchMode):
 
 
 def _node_name() -> str:
-    node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+    node = torch._C._current_autograd_node()
     return "" if node is None else str(node.name())
 
 
@@ -54,7 +54,8 @@ def copied(name: str, *, padded: bool, attention: str) -> int:
     if padded:
         mask[1:, -5:] = 0
     loss = model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False).loss
-    with _Copies() as copies:
+    copies = _Copies()
+    with copies:
         loss.backward()
     return copies.count
 
