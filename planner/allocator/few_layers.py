@@ -9,7 +9,7 @@ most or the least that the others hold, and there the layers do run.
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import repeat, zip_longest
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from planner.allocator.held_sizes import quantized_sizes
 from planner.allocator.large_requests import (
@@ -104,7 +104,7 @@ def passed(
     left_out: list[LeftOut] = []
     for layer, count in enumerate(few.counts):
         left_out += [held_by(trace, layer)] * (count - 1)
-    return few._replace(left_out=left_out)
+    return structs.replace(few, left_out=left_out)
 
 
 def _weights_bytes(workload: Workload, few: FewLayers) -> int:
