@@ -6,7 +6,12 @@ that comes to PyTorch's allocator: benchmarks/results/simulated.csv.
 
 from collections.abc import Iterator, Sequence
 
-from planner.allocator.deepspeed_steps import flat_bytes, side_bytes, zero_requests
+from planner.allocator.deepspeed_steps import (
+    flat_bytes,
+    reduced_bytes,
+    side_bytes,
+    zero_requests,
+)
 from planner.allocator.few_layers import FewLayers, dropped, micro_batch, passed, workspaces_of
 from planner.allocator.fsdp_steps import fsdp_requests
 from planner.allocator.fsdp_steps import side_bytes as side_bytes_of_fsdp
@@ -15,14 +20,14 @@ from planner.allocator.large_requests import (
     Request,
     Sizes,
     allocated,
-    large_changes,
+    changed,
     most_small,
     reserved_bytes,
     split_by_pool,
 )
 from planner.allocator.pass_trace import Change, numbered
 from planner.allocator.pools import SMALL_SEGMENT_BYTES
-from planner.base.units import round_up
+from planner.base.units import block, round_up
 from planner.memory.ddp_buckets import ddp_bytes
 from planner.memory.footprint import moments_of
 from planner.memory.optimizer_step import step_of
@@ -50,6 +55,7 @@ def expected_reserved_bytes(
     moments = moments_of(workload, layout, batch, numerics)
     requests = zero_requests(
         run,
+        workload,
         layout,
         moments,
         flat=flat_bytes(workload, layout, numerics),
@@ -59,7 +65,8 @@ def expected_reserved_bytes(
     copy = largest_copy_bytes(workload, layout, numerics, zero, batch.device)
     gathers = layout.zero_stage == 3
     gathered = gathered_bytes(workload, layout, zero, numerics).most if gathers else 0
-    side = side_bytes(layout, moments, copy=copy, gathered=gathered)
+    reduced = reduced_bytes(workload, layout, zero, numerics, batch.device)
+    side = side_bytes(layout, gradients=reduced, copy=copy, gathered=gathered)
     return reserved_bytes(requests) + side + small
 
 
@@ -69,7 +76,7 @@ def _of_fsdp(
     """Return the bytes under FSDP."""
     units = fsdp_units(workload, layout.world_size, numerics)
     tensors = shard_tensors(workload, layout.world_size)
-    states, small = split_by_pool(states_of(workload, tensors, numerics, batch.device))
+    states = [block(size) for size in states_of(workload, tensors, numerics, batch.device)]
     step = step_of(workload, tensors, width=numerics.home, device=batch.device)
     update = numbered(step.log)[0]
     load = moments_of(workload, layout, batch, numerics)["load"].buffers
@@ -83,7 +90,7 @@ def _of_fsdp(
         workspaces=cublas_workspaces(batch.compute_capability),
     )
     sides = side_bytes_of_fsdp(units, accumulates=layout.gradient_accumulation_steps > 1)
-    small += run.small_bytes + most_small(update)
+    small = _small_bytes(run, states, [], update)
     return reserved_bytes(requests) + sides + round_up(small, SMALL_SEGMENT_BYTES)
 
 
@@ -93,7 +100,7 @@ def _of_torch(
     """Return the bytes without DeepSpeed."""
     resident, small = split_by_pool(_resident(workload, layout, numerics, run))
     tensors = trained_tensors(workload)
-    states, small_states = split_by_pool(states_of(workload, tensors, numerics, batch.device))
+    states = [block(size) for size in states_of(workload, tensors, numerics, batch.device)]
     step = step_of(workload, tensors, width=numerics.home, device=batch.device)
     update = numbered(step.log)[0]
     requests = _requests(
@@ -104,8 +111,18 @@ def _of_torch(
         workspaces=cublas_workspaces(batch.compute_capability),
         accumulates=layout.gradient_accumulation_steps > 1,
     )
-    small += small_states + run.small_bytes + most_small(update)
+    gradients = [tensor.elements * numerics.gradient for tensor in tensors]
+    small += _small_bytes(run, states, gradients, update)
     return reserved_bytes(requests) + round_up(small, SMALL_SEGMENT_BYTES)
+
+
+def _small_bytes(run: FewLayers, states: Sizes, gradients: Sizes, update: Sequence[Change]) -> int:
+    """Return the bytes of small blocks that are not replayed: those of the optimizer's states, and
+    what a pass has beside them or what an update has beside gradients."""
+    if not run.left_out:
+        return 0
+    (_, of_states), (_, of_gradients) = split_by_pool(states), split_by_pool(gradients)
+    return of_states + max(run.small_bytes, of_gradients + most_small(update))
 
 
 def _resident(
@@ -138,6 +155,6 @@ def _requests(
         if accumulates and step:
             yield from micro_batch((step, "second"), run, [], adds=True)
         if step == 0:
-            yield from allocated("state", states)
-        yield from large_changes((step, "update"), update)
+            yield from allocated("state", states, run.least_bytes)
+        yield from changed((step, "update"), update, run.least_bytes)
         yield from dropped((step, "first"), run)

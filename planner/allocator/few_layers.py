@@ -9,8 +9,9 @@ most or the least that the others hold, and there the layers do run.
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import repeat, zip_longest
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from planner.allocator.held_sizes import quantized_sizes
 from planner.allocator.large_requests import (
     Request,
     Sizes,
@@ -29,9 +30,12 @@ from planner.workload.workload import Batch, Workload
 Inserted = Iterable[tuple[int, Iterable[Request]]]
 """Requests that come before the change at a position of a pass."""
 
-MOST_CHANGES = 12_000
+MOST_CHANGES = 13_000
 """Storages that come and go in a pass through all layers up to which all of them run: of models
 that are small beside their logits, where a few bytes decide whether these fit into a hole."""
+SMALL_MODEL_BYTES = 1 << 30
+"""Bytes of weights up to which twice as many are run: holes between the layers take a few pages of
+20 MiB of any model, which are percents of a small one."""
 
 
 class LeftOut(Struct, frozen=True):
@@ -91,15 +95,21 @@ def passed(
     first, *others = layers
     last = list(dict.fromkeys(reversed(others)))[::-1]
     trace = trace_of(workload, batch, numerics, (first, *last), bucket_size=bucket_size)
-    if len(trace.changes) * len(layers) <= MOST_CHANGES * (1 + len(last)):
+    few = FewLayers(trace, [], [1, *(others.count(layer) for layer in last)])
+    most = MOST_CHANGES * (2 if _weights_bytes(workload, few) <= SMALL_MODEL_BYTES else 1)
+    if len(trace.changes) * len(layers) <= most * len(few.counts):
         if len(layers) > 1 + len(last):
             trace = trace_of(workload, batch, numerics, layers, bucket_size=bucket_size)
         return FewLayers(trace, [], [1] * len(layers))
-    counts = [1, *(others.count(layer) for layer in last)]
     left_out: list[LeftOut] = []
-    for layer, count in enumerate(counts):
+    for layer, count in enumerate(few.counts):
         left_out += [held_by(trace, layer)] * (count - 1)
-    return FewLayers(trace, left_out, counts)
+    return structs.replace(few, left_out=left_out)
+
+
+def _weights_bytes(workload: Workload, few: FewLayers) -> int:
+    """Return the bytes of all weights."""
+    return sum(few.weight_sizes()) + sum(quantized_sizes(workload))
 
 
 def workspaces_of(trace: PassTrace, sizes: Sizes) -> Inserted:

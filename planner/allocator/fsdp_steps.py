@@ -7,13 +7,18 @@ with their unit. Which buffer is on which stream is as simulated cards have it.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 from msgspec import structs
 
 from planner.allocator.few_layers import FewLayers, Inserted, micro_batch, workspaces_of
 from planner.allocator.held_sizes import STEPS
-from planner.allocator.large_requests import Request, Sizes, allocated, large_changes
+from planner.allocator.large_requests import (
+    Request,
+    Sizes,
+    allocated,
+    changed,
+    reserved_bytes,
+)
 from planner.allocator.pass_trace import Change
 from planner.allocator.pools import LARGE_SEGMENT_BYTES
 from planner.base.units import round_up
@@ -49,8 +54,8 @@ def fsdp_requests(
         yield "root", 0
         yield "tail", 0
         if step == 0:
-            yield from allocated("state", states)
-        yield from large_changes((step, "update"), update)
+            yield from allocated("state", states, run.least_bytes)
+        yield from changed((step, "update"), update, run.least_bytes)
 
 
 def _units_of(step: int, run: FewLayers, units: Units) -> Inserted:
@@ -94,11 +99,20 @@ def _reduced(step: int, run: FewLayers, place: int, unit: Unit) -> Iterator[Requ
 
 
 def side_bytes(units: Units, *, accumulates: bool) -> int:
-    """Return what the streams reserve that gather and reduce: the largest buffer beside the one
-    that is filled ahead of it, and the gradients of all shards, beside which those of a later
-    micro-batch come to be added."""
-    order = [units.embedding, *units.layers, units.tail]
-    gathered = max(one.buffer_bytes + after.buffer_bytes for one, after in pairwise(order))
-    later = max(unit.gradient_bytes for unit in order) if accumulates else 0
-    both = gathered, units.gradients_bytes + later
-    return sum(round_up(num_bytes, LARGE_SEGMENT_BYTES) for num_bytes in both)
+    """Return what the streams reserve that gather and reduce: buffers that whole parameters arrive
+    in, and the gradients of all shards, beside which those of a later micro-batch come to be added.
+    """
+    later = max(unit.gradient_bytes for unit in units.all) if accumulates else 0
+    gradients = round_up(units.gradients_bytes + later, LARGE_SEGMENT_BYTES)
+    return reserved_bytes(_gathered(units)) + gradients
+
+
+def _gathered(units: Units) -> Iterator[Request]:
+    """Yield a forward pass of the stream that gathers: what a rank casts of its part goes when it
+    is sent, and a buffer when the next one has been asked for."""
+    first, last = ([units.tail], []) if units.tied else ([units.embedding], [units.tail])
+    for number, unit in enumerate([units.root, *first, *units.layers, *last]):
+        yield ("cast", number), unit.cast_bytes
+        yield ("buffer", number), unit.buffer_bytes
+        yield ("cast", number), 0
+        yield ("buffer", number - 1), 0

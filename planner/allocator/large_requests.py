@@ -10,6 +10,8 @@ from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 Request = tuple[Hashable, int]
 """Key of an allocation and its bytes; no bytes where it ends, or was none."""
 Sizes = Sequence[int]
+EMPTIED: Request = "torch.cuda.empty_cache", 0
+"""What gives all free memory back to the driver."""
 
 
 def reserved_bytes(requests: Iterable[Request]) -> int:
@@ -18,7 +20,10 @@ def reserved_bytes(requests: Iterable[Request]) -> int:
     large, small = (ExpandablePool(driver=driver, small=is_small) for is_small in (False, True))
     used: dict[Hashable, tuple[ExpandablePool, Block]] = {}
     for key, num_bytes in requests:
-        if num_bytes:
+        if key == EMPTIED[0]:
+            large.release_cached()
+            small.release_cached()
+        elif num_bytes:
             pool = large if num_bytes > SMALL_REQUEST_BYTES else small
             block = pool.cached(num_bytes) or pool.grow(num_bytes)
             assert block is not None, "a driver without a limit has memory"
@@ -48,18 +53,18 @@ def most_small(changes: Iterable[Change]) -> int:
     return max(levels, default=0)
 
 
-def large_changes(name: Hashable, changes: Iterable[Change]) -> Iterator[Request]:
-    """Yield the large ones among the changes of a log."""
+def changed(name: Hashable, changes: Iterable[Change], least_bytes: int) -> Iterator[Request]:
+    """Yield those among the changes of a log that are larger than ``least_bytes``."""
     return (
         ((name, number), max(num_bytes, 0))
         for num_bytes, number in changes
-        if abs(num_bytes) > SMALL_REQUEST_BYTES
+        if abs(num_bytes) > least_bytes
     )
 
 
-def allocated(name: Hashable, sizes: Sizes) -> Iterator[Request]:
-    """Yield a request for each size."""
-    return (((name, number), size) for number, size in enumerate(sizes))
+def allocated(name: Hashable, sizes: Sizes, least_bytes: int = 0) -> Iterator[Request]:
+    """Yield a request for each size that is larger than ``least_bytes``."""
+    return (((name, number), size) for number, size in enumerate(sizes) if size > least_bytes)
 
 
 def freed(name: Hashable, count: int) -> Iterator[Request]:

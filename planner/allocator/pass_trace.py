@@ -19,8 +19,8 @@ NO_CHANGE: Change = 0, -1
 
 
 class _NotingTape(Tape):
-    """A tape that also notes where cuBLAS multiplies, which is where its workspaces are made, and
-    where a gradient becomes a parameter's.
+    """A tape that also notes where cuBLAS multiplies, which is where its workspaces are made, where
+    a gradient becomes a parameter's, and where the loss begins.
 
     read: aten/src/ATen/cuda/CublasHandlePool.cpp at 2.13, getCurrentCUDABlasHandle: a thread's
     handle gets its workspace when it is first asked for, which the product's output precedes. In
@@ -36,6 +36,11 @@ class _NotingTape(Tape):
         """Position at which each gradient is kept, and the identity of its storage."""
         self.reduced: list[int] = []
         """Positions at which gradients are reduced."""
+        self.loss_position = 0
+
+    def loss_begins(self) -> None:
+        super().loss_begins()
+        self.loss_position = len(self.log)
 
     def multiplies(
         self,
@@ -73,7 +78,9 @@ class PassTrace(Struct, frozen=True):
     workspaces: tuple[int, int]
     """Positions at which cuBLAS makes its workspaces: forward's, and autograd's."""
     layers: list[int]
-    """Positions at which the forward pass of each layer begins, and that of the head."""
+    """Positions at which the forward pass of each layer begins, and that of the last norm."""
+    loss: int
+    """Position at which the head begins, and with it the loss."""
     casts: list[int]
     """Positions at which autocast begins to drop the casts of each layer and of the head, and
     where it has."""
@@ -119,6 +126,7 @@ def trace_of(
         first_gradient=min([*tape.reduced, *(position for position, _ in tape.kept)]),
         workspaces=(tape.products[0], next(place for place in tape.products if place > turn)),
         layers=[position for _, position in tape.borders],
+        loss=tape.loss_position,
         casts=run.casts_gone,
         passed=tape.passed,
         weights=run.weights,

@@ -7,12 +7,6 @@ from planner.tape.attention_kernels import softmax
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
 
-FORWARD_TEMPORARIES = 4
-"""Number of tensors that bloom_gelu_forward makes on its way: ``x / 2``, ``0.798 x``, ``0.045 x``
-and its product with x."""
-BACKWARD_TEMPORARIES = 5
-"""Number of tensors that bloom_gelu_back makes on its way: the tanh, ``x / 2``, ``1 - tanh^2``,
-``0.107 x`` and its product."""
 RETURNS_WEIGHTS = ("bloom",)
 """Architectures whose layers return their attention weights, which the loop over layers holds while
 the next one runs."""
@@ -79,12 +73,45 @@ def _gelu(tape: Tape, x: Tensor) -> Tensor:
     saved."""
     elements, width = x.elements, x.width
 
-    def steps(count: int) -> None:
-        _made = [tape.new(elements, width, "step of gelu") for _ in range(count)]
+    def step() -> Tensor:
+        return tape.new(elements, width, "step of gelu")
+
+    def tanh() -> Tensor:
+        """Mirror ``torch.tanh(0.79788456 * x * (1 + 0.044715 * x * x))``."""
+        outer, scaled = step(), step()
+        squared = step()
+        del scaled
+        shifted = step()
+        del squared
+        _argument = step()
+        del outer, shifted
+        return step()
+
+    def slope() -> Tensor:
+        """Mirror the rest of bloom_gelu_back before the output's gradient."""
+        half, squared = step(), step()
+        falling = step()
+        del squared
+        scaled = step()
+        product = step()
+        del scaled
+        shifted = step()
+        del product
+        inner = step()
+        del falling, shifted
+        _first = step()
+        del half, inner
+        raised = step()
+        _second = step()
+        del raised
+        return step()
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
-        steps(BACKWARD_TEMPORARIES)
+        _curve = tanh()
+        _slope = slope()
         return [tape.new(elements, width, "gradient of gelu")]
 
-    steps(FORWARD_TEMPORARIES)
+    _half, curve = step(), tanh()
+    _raised = step()
+    del curve
     return tape.record(tape.new(elements, width, "gelu"), (x,), (x,), backward)

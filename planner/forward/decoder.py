@@ -377,5 +377,17 @@ class Decoder(Struct, kw_only=True, eq=False):
         if model.rotary == "complex":
             table = self.tape.new(elements, FP32_BYTES, "rotary frequencies")
             return table, table
-        cos = self.tape.new(elements, width, "rotary cosines")
-        return cos, self.tape.new(elements, width, "rotary sines")
+        return self._cosines_and_sines(elements, width)
+
+    def _cosines_and_sines(self, elements: int, width: int) -> tuple[Tensor, Tensor]:
+        """Mirror LlamaRotaryEmbedding.forward, which works in fp32, and scales each table."""
+        tape, name = self.tape, "rotary tables in fp32"
+        _half = tape.new(elements // 2, FP32_BYTES, "rotary angles of half a head")
+        _angles = tape.new(elements, FP32_BYTES, "rotary angles")
+        cos, sin = tape.new(elements, FP32_BYTES, name), None
+        cos = tape.new(elements, FP32_BYTES, "rotary cosines")
+        sin = tape.new(elements, FP32_BYTES, name)
+        sin = tape.new(elements, FP32_BYTES, "rotary sines")
+        if width < FP32_BYTES:
+            cos, sin = (tape.new(elements, width, f"rotary {x}") for x in ("cosines", "sines"))
+        return cos, sin

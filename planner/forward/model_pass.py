@@ -208,16 +208,42 @@ class ModelPass:
         have run again before the first layer has, but their masks are kept until then here: one run
         stands for all layers of a kind, and cannot free what they share.
         """
-        eager = self._workload.attention == "eager"
         model = self._workload.model
         kinds = {kind.sliding_window: kind for kind in model.kinds if kind.attends}
-        windows = [window for window, kind in kinds.items() if eager or self._decoder.masked(kind)]
+        windows = [
+            window
+            for window, kind in kinds.items()
+            if self._workload.attention == "eager" or self._decoder.masked(kind)
+        ]
         if model.model_type in WINDOW_OF_NOTHING and not any(kinds):
             windows.append(0)
-        return {
-            window: self.tape.new(self._batch.scores, width if eager else 1, "attention mask")
-            for window in windows
-        }
+        return {window: self._mask(width, windowed=window is not None) for window in windows}
+
+    def _mask(self, width: int, *, windowed: bool) -> Tensor:
+        """Return a mask. Each of its conditions is a tensor, and so is each conjunction; padding is
+        the last, and the only one that samples do not share."""
+        tape, batch = self.tape, self._batch
+        mask = self._seen(windowed=windowed)
+        if batch.masked:
+            mask = self._square("conditions of the mask, joined")
+            mask = tape.new(batch.scores, 1, "attention mask")
+        if self._workload.attention == "eager":
+            mask = tape.new(batch.scores, width, "attention mask")
+        return mask
+
+    def _seen(self, *, windowed: bool) -> Tensor:
+        """Return which tokens each token sees by their positions: ``sliding_window_overlay`` and
+        ``causal_mask_function``."""
+        if not windowed:
+            return self._square("attention mask")
+        within: Tensor | None = self._square("tokens within the window")
+        _joined = self._square("conditions of the mask, joined")
+        del within
+        _before = self._square("tokens before each token")
+        return self._square("attention mask")
+
+    def _square(self, name: str) -> Tensor:
+        return self.tape.new(self._batch.sequence_length**2, 1, name)
 
     def _checkpointed(
         self,

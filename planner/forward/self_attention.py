@@ -47,8 +47,9 @@ def self_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Mirror LlamaAttention.forward; a fused projection is held to its end, as in Phi-3's, and a
     gate multiplies the output, as in Qwen3_5Attention.forward."""
-    q, k, v, _whole, gate = _projected(decoder, layer, x)
-    if tables is not None and layer.kind.rotates:
+    rotates = tables is not None and layer.kind.rotates
+    q, k, v, _whole, gate = _projected(decoder, layer, x, rotates=rotates)
+    if tables is not None and rotates:
         q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
     if decoder.workload.model.qk_norm == "heads-rotated":
         q = _normed(decoder, layer, "query_layernorm", q)
@@ -67,27 +68,32 @@ def self_attention(
     return decoder.linear(layer, "o_proj", attended), weights
 
 
-def _projected(decoder: Decoder, layer: Layer, x: Tensor) -> _Projected:
+def _projected(decoder: Decoder, layer: Layer, x: Tensor, *, rotates: bool) -> _Projected:
     model = decoder.workload.model
     if model.fused_qkv:
-        return _parted(decoder, decoder.linear(layer, "qkv_proj", x))
+        return _parted(decoder, layer, decoder.linear(layer, "qkv_proj", x), rotates=rotates)
+    views_of = _by_heads(decoder, layer, rotates=rotates)
     q, gate = decoder.linear(layer, "q_proj", x), None
     if model.gated_attention:
         q, gate = views.split(decoder.tape, q, [q.elements // 2] * 2)
         gate = ops.contiguous(decoder.tape, gate, "gate, made contiguous")
     if model.model_type == "opt":
         q = ops.unary(decoder.tape, q, "query, scaled")
+    if not model.gated_attention:
+        q = _viewed(decoder, q, "query", views_of)
     if model.qk_norm in ("heads", "whole"):
         q = _normed(decoder, layer, "q_norm", q)
     k = decoder.linear(layer, "k_proj", x)
     if model.model_type == "falcon_h1":
         k = ops.unary(decoder.tape, k, "key, scaled")
+    k = _viewed(decoder, k, "key", views_of)
     if model.qk_norm in ("heads", "whole"):
         k = _normed(decoder, layer, "k_norm", k)
-    return _Projected(q, k, decoder.linear(layer, "v_proj", x), gate=gate)
+    v = _viewed(decoder, decoder.linear(layer, "v_proj", x), "value", views_of)
+    return _Projected(q, k, v, gate=gate)
 
 
-def _parted(decoder: Decoder, whole: Tensor) -> _Projected:
+def _parted(decoder: Decoder, layer: Layer, whole: Tensor, *, rotates: bool) -> _Projected:
     """Return the parts of a fused projection."""
     model, tape = decoder.workload.model, decoder.tape
     widths = (model.query_size, model.key_value_size, model.key_value_size)
@@ -98,7 +104,38 @@ def _parted(decoder: Decoder, whole: Tensor) -> _Projected:
         q, k, v = views.split(tape, whole, sizes)
     else:
         q, k, v = (ops.slice_of(tape, whole, size) for size in sizes)
+    if model.model_type != "gpt_neox":
+        views_of = _by_heads(decoder, layer, rotates=rotates)
+        q, k, v = (
+            _viewed(decoder, part, name, views_of)
+            for part, name in ((q, "query"), (k, "key"), (v, "value"))
+        )
     return _Projected(q, k, v, whole=whole)
+
+
+def _by_heads(decoder: Decoder, layer: Layer, *, rotates: bool) -> frozenset[str]:
+    """Return which of query, key and value get gradients whose heads lie one after the other, so
+    that the view of their projection by heads copies these.
+
+    Fused kernels leave the heads of a token beside each other. A slice of a rotation, a sum over
+    copied heads and a product with whole scores do not; a single head has nothing to reorder. Llama
+    4 turns pairs before it puts heads first.
+    """
+    model, whole = decoder.workload.model, decoder.workload.attention == "eager"
+    heads = model.heads(layer.kind)
+    turned = rotates and model.rotary != "complex"
+    copied = heads.queries != heads.key_values and (
+        whole or decoder.masked(layer.kind) or decoder.numerics.grouped_heads == "copied"
+    )
+    found = {"query": turned or whole, "key": turned or copied, "value": copied or whole}
+    alone = {"query": heads.queries == 1, "key": heads.key_values == 1}
+    alone["value"] = alone["key"]
+    return frozenset(name for name, by_heads in found.items() if by_heads and not alone[name])
+
+
+def _viewed(decoder: Decoder, x: Tensor, name: str, by_heads: frozenset[str]) -> Tensor:
+    """Return a projection as its heads."""
+    return views.reordered(decoder.tape, x, name) if name in by_heads else x
 
 
 def _tempered(decoder: Decoder, q: Tensor) -> Tensor:

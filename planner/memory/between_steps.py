@@ -52,8 +52,9 @@ def generation_parts(
     """Return the bytes of generating after a prompt as long as a sample.
 
     The last layer runs beside the keys and values of all, as autocast's copies of weights stay;
-    tokens that follow take the room of the prompt's end. There is no loss, and logits of the last
-    token alone. A traced model's keys and values are added to its layers.
+    tokens that follow take the room of the prompt's end, but for parameters that are gathered anew
+    for each. There is no loss, and logits of the last token alone. A traced model's keys and values
+    are added to its layers.
     """
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
@@ -70,7 +71,8 @@ def generation_parts(
     else:
         alive = passed.whole.copy()
         alive["activations"] += alive.pop("loss", 0)
-    passed = structs.replace(passed, whole=alive)
+    cached = sum(layer_cache_bytes(workload, tokens, kinds))
+    passed = structs.replace(passed, whole=alive, cached=cached)
     return _beside_states(workload, layout, batch, training, passed, again=True)
 
 
@@ -79,12 +81,17 @@ def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
     layer while the next token's are joined to them: 2 n s a bytes per layer, with n key-value heads
     x head size, s tokens within the layer's window, a bytes per element (Shazeer, arXiv:1911.02150,
     section 2.4.1). A layer that keeps a state has the same bytes for any number of tokens."""
-    width = kinds.compute if kinds.autocast else kinds.residual
-    layers = [_layer_cache_bytes(workload, kind, tokens, width) for kind in workload.model.layers]
+    layers = layer_cache_bytes(workload, tokens, kinds)
     return sum(layers) + max(layers)
 
 
-def _layer_cache_bytes(workload: Workload, kind: LayerKind, tokens: int, width: int) -> int:
+def layer_cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> list[int]:
+    """Return the bytes that each layer keeps of one sequence."""
+    width = kinds.compute if kinds.autocast else kinds.residual
+    return [_kept_bytes(workload, kind, tokens, width) for kind in workload.model.layers]
+
+
+def _kept_bytes(workload: Workload, kind: LayerKind, tokens: int, width: int) -> int:
     model, cached = workload.model, 0
     if kind.recurrent and model.recurrence is not None:
         shape = model.recurrence

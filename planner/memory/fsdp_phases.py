@@ -130,7 +130,29 @@ def forward_alone_moment(
     left the tail whole."""
     units = fsdp_units(workload, layout.world_size, kinds)
     sharded = _Sharded(units=units, held={}, accumulates=False)
-    return larger(*_forward(sharded, passed.ahead, passed.layers, passed.whole, again=again))
+    moments = _forward(sharded, passed.ahead, passed.layers, passed.whole, again=again)
+    return larger(*moments, *_next_token(sharded, passed.cached))
+
+
+def _next_token(sharded: _Sharded, cached: int) -> Iterator[Moment]:
+    """Yield the moments at which units arrive for the next token, beside the keys and values of
+    those before it, of which there are ``cached`` bytes; the tail is whole."""
+    units = sharded.units
+    order = [*([] if units.tied else [units.embedding]), *units.layers]
+    before = [0, *(unit.buffer_bytes for unit in order)]
+    arriving = [
+        waiting + unit.buffer_bytes + unit.whole_bytes
+        for waiting, unit in zip(before, order, strict=False)
+    ]
+    if cached:
+        yield _during(
+            sharded,
+            Counter({"activations": cached}),
+            Border(0),
+            gradients=0,
+            stays=units.root.whole_bytes + units.tail.whole_bytes,
+            gathered=max(arriving),
+        )
 
 
 def _forward(

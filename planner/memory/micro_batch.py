@@ -314,6 +314,8 @@ class ForwardAlone(Struct, frozen=True):
     """Bytes at the largest moment of all."""
     ahead: tuple[Stretch, ...] = ()
     """Stretches of what comes before the layers, then of each layer."""
+    cached: int = 0
+    """Bytes of keys and values that the pass of the next token begins with."""
 
 
 def forward_alone(

@@ -1,6 +1,7 @@
 """Memory of a step under DeepSpeed, phase by phase: planner/memory/zero_1_2.py, zero_3.py and
 zero_3_gathering.py beside the micro-batch's own tensors."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -309,6 +310,7 @@ def gathered_alone(workload: Workload, layout: Layout, passed: ForwardAlone) -> 
     states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device="cuda")
     whole = gathered_bytes(workload, layout, zero, kinds)
     before = passed.ahead[0].net if passed.ahead else stretch([]).net
+    next_token: Amounts = Counter({"activations": passed.cached})
     held: Buffers = {
         "reduce_buckets": states.bucket_bytes,
         "persistent": states.persistent_bytes,
@@ -318,6 +320,7 @@ def gathered_alone(workload: Workload, layout: Layout, passed: ForwardAlone) -> 
             Moment({**held, **pass_buffers(alive), "gathered": num_bytes})
             for alive, num_bytes in (
                 (before, whole.embedding),
+                (next_token, whole.embedding),
                 (passed.layers, whole.forward),
                 (passed.whole, whole.head),
             )

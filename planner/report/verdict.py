@@ -71,9 +71,9 @@ def _memory_title(decision: Decision) -> Phrase:
 
 def memory_line(decision: Decision) -> str:
     """Return what the plan takes of each device, expected and in the worst case."""
-    memory, cluster = decision.chosen.memory, decision.request.cluster
+    cluster = decision.request.cluster
     expected = short_gib(decision.chosen.expected.device_used_bytes)
-    high = short_gib(memory.high_bytes)
+    high = short_gib(decision.chosen.most_shown_bytes)
     budget = short_gib(decision.request.budget_bytes)
     each = Phrase(" of each GPU") if cluster.world_size > 1 else ""
     return Phrase(

@@ -42,7 +42,8 @@ class ExpectedMemory(Struct, frozen=True):
 def expected_memory(
     workload: Workload, layout: Layout, batch: Batch, cluster: Cluster, memory: DeviceMemory
 ) -> ExpectedMemory:
-    """Return what is expected within the range of ``memory``.
+    """Return what is expected of a device with so much free memory: an allocator gives back what it
+    keeps before it fails, so that a run may show more than it needs at most.
 
     The allocator's replay, which is of this stack, times what runs on this machine had beyond it.
     What published runs had beyond their predictions is in the range of ``memory``: they ran with
@@ -56,7 +57,8 @@ def expected_memory(
     if reserved is None:
         reserved = round(peak * overheads().reserved_over_allocated.expected)
     own = memory_ratios(cluster, method=workload.method)
-    expected = min(round(reserved * _usual(own)), memory.high_bytes - context)
+    room = max(cluster.accelerator.free_bytes, memory.high_bytes) - context
+    expected = min(round(reserved * _usual(own)), room)
     return ExpectedMemory(peak, max(peak, expected), context)
 
 
