@@ -36,6 +36,8 @@ UNPACKED_REPLACEMENTS = (Replacement(masking_utils, "find_packed_sequence_indice
 
 
 LARGEST_PACKED = 2**31
+"""Number of weights from which bitsandbytes packs no tensor; read: backends/cuda/ops.py at
+0.50.2."""
 
 
 class UnloggedLoss(NamedTuple):
