@@ -4,13 +4,14 @@ import fnmatch
 import os
 import time
 from pathlib import Path
+from statistics import mean
 from typing import Annotated, Literal
 
-from benchmarks.measure.matrix import read_matrix
+from benchmarks.measure.matrix import Row, read_matrix
 from benchmarks.measure.planning import one_device
 from benchmarks.ranges import Ratio, range_entries
-from benchmarks.regret.run import measure_once, predicted, read_results, run_missing
-from benchmarks.regret.table import TimedLayout, lines
+from benchmarks.regret.run import predicted, read_results, run_missing
+from benchmarks.regret.table import TimedLayout, lines, request_of
 from planner.base.command_line import Option, run_command
 from planner.base.preset_files import ROOT
 from planner.hardware.detect import detect
@@ -29,19 +30,22 @@ measured_over_predicted:
 def regret(
     *,
     device: Annotated[Literal["cuda", "cpu"], Option("Device to run on.")] = "cpu",
-    minutes: Annotated[float, Option("Minutes after which no layout is begun.", minimum=0)] = 30,
+    minutes: Annotated[float, Option("Minutes after which no request is begun.", minimum=0)] = 30,
     only: Annotated[
         str, Option("Layouts to run, by a pattern of names such as *--full--*.", metavar="PATTERN")
     ] = "*",
-    steps: Annotated[int, Option("Micro-batches per layout, beside the first.", minimum=1)] = 3,
+    steps: Annotated[
+        int, Option("Micro-batches per run of a layout, beside the first.", minimum=1)
+    ] = 2,
     results: Annotated[
         Path | None, Option("File of the results; one in benchmarks/results if left out.")
     ] = None,
     presets: Annotated[bool, Option("Write presets/cpu_speed_accuracy.yaml.")] = False,
 ) -> None:
-    """Measure the rates, run every layout without a time, and compare.
+    """Run every request with a layout without a time, at rates measured before it, and compare.
 
-    A layout with a time that counts is not run again, so that an interrupted run is continued.
+    A request whose layouts have times that count is not run again, so that an interrupted run is
+    continued.
     """
     until_s = time.monotonic() + 60 * minutes
     cluster = (
@@ -55,12 +59,14 @@ def regret(
         if fnmatch.fnmatch(row.name, only)
         and (device == "cpu" or row.world_size <= cluster.gpus_per_node)
     ]
-    for ranks in sorted({row.world_size for row in rows}):
-        measure_once(found, cluster, ranks)
-    for row, status in run_missing(rows, found, cluster, steps=steps, until_s=until_s):
+    requests: dict[str, list[Row]] = {}
+    for row in rows:
+        requests.setdefault(request_of(row), []).append(row)
+    ordered = [*requests.values()]
+    for row, status in run_missing(ordered, found, cluster, steps=steps, until_s=until_s):
         print(f"{row.name}: {status}", flush=True)
     timed = [
-        TimedLayout(row, predicted(row, found, cluster).candidate, found.times_s[row.name])
+        TimedLayout(row, predicted(row, found, cluster).candidate, mean(found.times_s[row.name]))
         for row in rows
         if found.counts(row.name)
     ]

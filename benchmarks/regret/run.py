@@ -1,4 +1,4 @@
-"""Runs the layouts that have no time yet; each leaves a row, so that a run can be continued."""
+"""Runs the requests that have no times yet; each run is saved, so that it can be continued."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from benchmarks.measure.environment import ROOT, environment_of
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
 from benchmarks.measure.runner import why_it_ended
+from benchmarks.regret.table import request_of
 from launcher.run.rank_commands import elastic_command, planned_environment, rank_environment
 from launcher.run.read_plan import plan_text
 from planner.base.errors import InvalidFileError
@@ -36,13 +37,14 @@ again by the next run."""
 
 @dataclass(kw_only=True)
 class Results:
-    """The file of the results: measurements by number of ranks, and times by layout."""
+    """The file of the results: measurements by request and number of ranks, and the times of each
+    layout."""
 
     path: Path
     environment: dict[str, Any]
     measurements: dict[str, Measurement] = field(default_factory=dict)
-    times_s: dict[str, float] = field(default_factory=dict)
-    others_shares: dict[str, float] = field(default_factory=dict)
+    times_s: dict[str, list[float]] = field(default_factory=dict)
+    others_shares: dict[str, list[float]] = field(default_factory=dict)
     """Shares of the cores that other programs used meanwhile."""
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -61,8 +63,8 @@ class Results:
         write_whole(self.path, json.dumps(content, indent=1) + "\n")
 
     def counts(self, name: str) -> bool:
-        """Return whether a layout has a time that no other program has disturbed."""
-        return name in self.times_s and self.others_shares[name] < DISTURBED_FROM
+        """Return whether a layout has times, and no other program has disturbed any."""
+        return name in self.times_s and max(self.others_shares[name]) < DISTURBED_FROM
 
 
 def read_results(path: Path, cluster: Cluster) -> Results:
@@ -96,28 +98,45 @@ def with_rates(cluster: Cluster, measurement: Measurement) -> Cluster:
     )
 
 
-def measure_once(results: Results, cluster: Cluster, ranks: int) -> None:
-    """Measure the rates of so many ranks, if they are not in the results."""
-    if str(ranks) not in results.measurements:
-        results.measurements[str(ranks)] = measured(on_ranks(cluster, ranks), ROOT)
-        results.save()
-
-
 def predicted(row: Row, results: Results, cluster: Cluster) -> Planned:
-    """Return a row's plan with the rates of as many ranks; raise ``NotPlannableError``."""
-    rates = results.measurements[str(row.world_size)]
+    """Return a row's plan with the rates that were measured beside its runs; raise
+    ``NotPlannableError``."""
+    rates = results.measurements[_measured_beside(row)]
     return plan_row(row, with_rates(on_ranks(cluster, row.world_size), rates))
 
 
+def _measured_beside(row: Row) -> str:
+    return f"{request_of(row)}, {row.world_size} ranks"
+
+
 def run_missing(
-    rows: list[Row], results: Results, cluster: Cluster, *, steps: int, until_s: float
+    requests: list[list[Row]], results: Results, cluster: Cluster, *, steps: int, until_s: float
 ) -> Iterator[tuple[Row, str]]:
-    """Run every row without a time that counts, save it, and yield it with what came of it."""
-    for row in rows:
-        if results.counts(row.name) or row.name in results.failed:
+    """Run every request with a layout without a time that counts, save what came of it, and yield
+    each layout with that."""
+    for rows in requests:
+        if all(results.counts(row.name) or row.name in results.failed for row in rows):
             continue
         if time.monotonic() > until_s:
             return
+        yield from _run_request(rows, results, cluster, steps=steps)
+
+
+def _run_request(
+    rows: list[Row], results: Results, cluster: Cluster, *, steps: int
+) -> Iterator[tuple[Row, str]]:
+    """Measure the rates, then run the layouts of a request one after the other and once more in the
+    opposite order: the machine's speed drifts, and layouts are compared with each other."""
+    for row in rows:
+        results.times_s.pop(row.name, None)
+        results.others_shares.pop(row.name, None)
+        results.measurements.pop(_measured_beside(row), None)
+    for row in (*rows, *reversed(rows)):
+        beside = _measured_beside(row)
+        if row.name in results.failed:
+            continue
+        if beside not in results.measurements:
+            results.measurements[beside] = measured(on_ranks(cluster, row.world_size), ROOT)
         try:
             found = run_row(predicted(row, results, cluster), steps=steps)
         except NotPlannableError as error:
@@ -127,8 +146,8 @@ def run_missing(
             results.failed[row.name] = str(error)
             yield row, f"failed: {error}"
         else:
-            results.times_s[row.name] = found["step_s"]
-            results.others_shares[row.name] = found["others_share"]
+            results.times_s.setdefault(row.name, []).append(found["step_s"])
+            results.others_shares.setdefault(row.name, []).append(found["others_share"])
             disturbed = "" if results.counts(row.name) else "; does not count"
             others = format_share(found["others_share"])
             yield row, f"{found['step_s']:.2f} s, other programs {others}{disturbed}"

@@ -47,15 +47,19 @@ class RequestRegret(NamedTuple):
         return self.chosen.measured_s / self.best.measured_s - 1
 
 
+def request_of(row: Row) -> str:
+    """Return the request that a layout is an alternative of."""
+    batch = row.micro_batch_size * row.gradient_accumulation_steps * row.world_size
+    layers = "" if row.num_layers is None else f", {row.num_layers} layers"
+    name = f"{row.model}{layers}, {row.method}, {batch} x {row.sequence_length} tokens"
+    return f"{name}, packed" if row.packing else name
+
+
 def by_request(layouts: Iterable[TimedLayout]) -> list[RequestRegret]:
     """Return the layouts by the request that they are alternatives of, those with several."""
     found: dict[str, list[TimedLayout]] = {}
     for layout in layouts:
-        row = layout.row
-        batch = row.micro_batch_size * row.gradient_accumulation_steps * row.world_size
-        layers = "" if row.num_layers is None else f", {row.num_layers} layers"
-        name = f"{row.model}{layers}, {row.method}, {batch} x {row.sequence_length} tokens"
-        found.setdefault(f"{name}, packed" if row.packing else name, []).append(layout)
+        found.setdefault(request_of(layout.row), []).append(layout)
     return [RequestRegret(name, those) for name, those in found.items() if len(those) > 1]
 
 

@@ -22,8 +22,8 @@ def results(path: Path) -> Results:
     return Results(
         path=path,
         environment={},
-        times_s={"quiet": 1.0, "disturbed": 2.0},
-        others_shares={"quiet": 0.02, "disturbed": 0.4},
+        times_s={"quiet": [1.0, 1.1], "disturbed": [2.0, 2.1]},
+        others_shares={"quiet": [0.02, 0.01], "disturbed": [0.02, 0.4]},
     )
 
 
