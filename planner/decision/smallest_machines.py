@@ -5,7 +5,7 @@ from functools import cache
 from msgspec import Struct, structs
 
 from planner.base.bounded_cache import bounded_cache
-from planner.base.units import MIB, ceil_div
+from planner.base.units import ceil_div
 from planner.decision.method_search import search_method
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
@@ -15,6 +15,7 @@ from planner.hardware.cards import (
     named_cluster,
     preset_texts,
     stated_sizes,
+    visible_bytes,
 )
 from planner.hardware.cluster import MOST_PER_HOST, Accelerator
 from planner.memory.model_states import least_states_bytes
@@ -128,17 +129,8 @@ def cards_by_capacity() -> tuple[SizedCard, ...]:
     machine."""
     texts = preset_texts()
     sized = (
-        SizedCard(_visible_mib(sizes) * MIB, name, _context_bytes(sizes))
+        SizedCard(visible_bytes(sizes), name, context_bytes(sizes, sizes.nominal_gib))
         for name, sizes in stated_sizes().items()
         if LAPTOP not in texts[name]
     )
     return tuple(sorted(sized, key=lambda card: (card.capacity_bytes, card.name)))
-
-
-def _visible_mib(sizes: dict[str, int]) -> int:
-    return sizes.get("torch_visible_mib") or sizes["nvml_total_mib"]
-
-
-def _context_bytes(sizes: dict[str, int]) -> int:
-    observed = sizes.get("context_mib")
-    return context_bytes(None, sizes["nominal_gib"]) if observed is None else observed * MIB

@@ -1,10 +1,9 @@
 """Cards by name and by size: what is known of a card, and clusters of cards that were named."""
 
 import re
-from collections.abc import Iterator
 from functools import cache
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.errors import InvalidFileError
@@ -28,7 +27,16 @@ SLICE_MARK = " MIG "
 """Text between the card and the profile (``2g.10gb``) in NVML's name of a slice."""
 
 
-_SIZE = re.compile(r"^(\w+_[mg]ib): (\w+)", re.MULTILINE)
+class StatedSizes(Struct, frozen=True):
+    """The sizes in the file of a card, under its keys."""
+
+    nominal_gib: int
+    nvml_total_mib: int | None = None
+    torch_visible_mib: int | None = None
+    context_mib: int | None = None
+
+
+_SIZE = re.compile(rf"^({'|'.join(StatedSizes.__struct_fields__)}): (\w+)", re.MULTILINE)
 """A size in MiB or GiB in a card's file."""
 
 
@@ -128,13 +136,13 @@ def _assumed_link(card: GpuSpec, count: int) -> tuple[Link, int | None]:
     return "pcie", card.pcie_bytes_per_s
 
 
-def visible_bytes(card: GpuSpec) -> int:
+def visible_bytes(card: GpuSpec | StatedSizes) -> int:
     """Return the bytes that PyTorch sees of the card, or NVML's total where those were not
     observed."""
-    return (card.torch_visible_mib or card.total_mib) * MIB
+    return (card.torch_visible_mib or card.nvml_total_mib or 0) * MIB
 
 
-def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
+def context_bytes(card: GpuSpec | StatedSizes | None, nominal_gib: int) -> int:
     """Return bytes of a CUDA context: as observed on this card, else the largest observed on cards
     of its size."""
     if card is not None and card.context_mib is not None:
@@ -146,8 +154,8 @@ def context_bytes(card: GpuSpec | None, nominal_gib: int) -> int:
 def _largest_context_bytes(nominal_gib: int) -> int:
     own = [card for name in own_files("gpus") if (card := readable_card(name)) is not None]
     observed = [card.context_mib for card in own if card.nominal_gib == nominal_gib]
-    stated = [sizes for sizes in stated_sizes().values() if sizes["nominal_gib"] == nominal_gib]
-    observed += [sizes.get("context_mib") for sizes in stated]
+    stated = [sizes for sizes in stated_sizes().values() if sizes.nominal_gib == nominal_gib]
+    observed += [sizes.context_mib for sizes in stated]
     known = [size for size in observed if size is not None]
     return max(known, default=reference_cards().default_context_mib) * MIB
 
@@ -222,18 +230,15 @@ def preset_texts() -> dict[str, str]:
 
 
 @cache
-def stated_sizes() -> dict[str, dict[str, int]]:
-    """Return the sizes in MiB and GiB that the file of every card in presets states, by the card's
-    name and by key.
+def stated_sizes() -> dict[str, StatedSizes]:
+    """Return the sizes that the file of every card in presets states, by the card's name.
 
     Files are read line by line: to parse every one would take longer than to plan.
     """
-    return {name: dict(_sizes(text)) for name, text in preset_texts().items()}
-
-
-def _sizes(text: str) -> Iterator[tuple[str, int]]:
-    for key, value in _SIZE.findall(text):
-        yield key, int(value)
+    return {
+        name: StatedSizes(**{key: int(value) for key, value in _SIZE.findall(text)})
+        for name, text in preset_texts().items()
+    }
 
 
 def label_gib(total_bytes: int) -> int:
