@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Annotated, Literal
 
-from benchmarks.measure.matrix import Row, read_matrix
+from benchmarks.measure.matrix import read_matrix
 from benchmarks.measure.planning import one_device
 from benchmarks.ranges import Ratio, range_entries
 from benchmarks.regret.run import predicted, read_results, run_missing
-from benchmarks.regret.table import TimedLayout, lines, request_of
+from benchmarks.regret.table import TimedLayout, grouped, lines
 from planner.base.command_line import Option, run_command
 from planner.base.preset_files import ROOT
 from planner.hardware.detect import detect
@@ -59,11 +59,8 @@ def regret(
         if fnmatch.fnmatch(row.name, only)
         and (device == "cpu" or row.world_size <= cluster.gpus_per_node)
     ]
-    requests: dict[str, list[Row]] = {}
-    for row in rows:
-        requests.setdefault(request_of(row), []).append(row)
-    ordered = [*requests.values()]
-    for row, status in run_missing(ordered, found, cluster, steps=steps, until_s=until_s):
+    requests = [*grouped(rows, lambda row: row).values()]
+    for row, status in run_missing(requests, found, cluster, steps=steps, until_s=until_s):
         print(f"{row.name}: {status}", flush=True)
     timed = [
         TimedLayout(row, predicted(row, found, cluster).candidate, mean(found.times_s[row.name]))

@@ -1,12 +1,14 @@
 """Predicted beside measured times, and what the choice by predicted ones costs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from benchmarks.errors import quantile, relative_error
 from benchmarks.measure.matrix import Row
 from planner.search.candidate import Candidate
+
+T = TypeVar("T")
 
 
 class TimedLayout(NamedTuple):
@@ -55,11 +57,17 @@ def request_of(row: Row) -> str:
     return f"{name}, packed" if row.packing else name
 
 
+def grouped(items: Iterable[T], row_of: Callable[[T], Row]) -> dict[str, list[T]]:
+    """Return the items by the request that their rows are alternatives of."""
+    found: dict[str, list[T]] = {}
+    for item in items:
+        found.setdefault(request_of(row_of(item)), []).append(item)
+    return found
+
+
 def by_request(layouts: Iterable[TimedLayout]) -> list[RequestRegret]:
     """Return the layouts by the request that they are alternatives of, those with several."""
-    found: dict[str, list[TimedLayout]] = {}
-    for layout in layouts:
-        found.setdefault(request_of(layout.row), []).append(layout)
+    found = grouped(layouts, lambda layout: layout.row)
     return [RequestRegret(name, those) for name, those in found.items() if len(those) > 1]
 
 

@@ -30,14 +30,10 @@ from transformers.quantizers.quantizers_utils import (
 )
 
 from launcher.compat.replacement import Replacement, do_nothing
+from planner.plan.bounds import LARGEST_PACKED
 
 UNPACKED_REPLACEMENTS = (Replacement(masking_utils, "find_packed_sequence_indices", do_nothing),)
 """Samples are not looked for among the positions: every fake batch would be taken for packed."""
-
-
-LARGEST_PACKED = 2**31
-"""Number of weights from which bitsandbytes packs no tensor; read: backends/cuda/ops.py at
-0.50.2."""
 
 
 class UnloggedLoss(NamedTuple):

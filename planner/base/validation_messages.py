@@ -67,14 +67,11 @@ def problem_of(error: ValidationError, kind: type[Struct], content: object) -> P
 
 def _missing(types: list[inspect.Type], location: Location, content: object, name: str) -> str:
     """Return which keys are missing beside the one that msgspec names, the first."""
-    given = content if isinstance(content, dict) else None
-    lacking = [
-        each.name
-        for struct in types
-        for each in _fields(struct)
-        if each.required and given is not None and each.name not in given
-    ]
-    names = [_dotted((*location, each)) for each in dict.fromkeys([name, *lacking])]
+    lacking = [name]
+    if isinstance(content, dict):
+        required = [each.name for struct in types for each in _fields(struct) if each.required]
+        lacking += [each for each in required if each not in content]
+    names = [_dotted((*location, each)) for each in dict.fromkeys(lacking)]
     words = Phrase("this key is missing") if len(names) == 1 else Phrase("these keys are missing")
     return Joined(": ", [Joined(", ", names), words])
 

@@ -384,7 +384,7 @@ class Decoder(Struct, kw_only=True, eq=False):
         tape, name = self.tape, "rotary tables in fp32"
         _half = tape.new(elements // 2, FP32_BYTES, "rotary angles of half a head")
         _angles = tape.new(elements, FP32_BYTES, "rotary angles")
-        cos, sin = tape.new(elements, FP32_BYTES, name), None
+        cos = tape.new(elements, FP32_BYTES, name)
         cos = tape.new(elements, FP32_BYTES, "rotary cosines")
         sin = tape.new(elements, FP32_BYTES, name)
         sin = tape.new(elements, FP32_BYTES, "rotary sines")

@@ -5,6 +5,7 @@ from typing import Literal
 from planner.base.phrases import Phrase
 from planner.base.strict_yaml import PositiveInt, Spec
 from planner.models.linear import Linear
+from planner.plan.bounds import LARGEST_PACKED
 
 Router = Literal[
     "softmax",
@@ -34,10 +35,6 @@ two are drawn, one after the other (Phi-3.5-MoE)."""
 
 CORRECTION = "router.correction_bias"
 """Name of the parameter that corrects the choice of experts."""
-
-PACKED_LIMIT = 2**31
-"""Number of weights from which bitsandbytes cannot pack a tensor; read: backends/cuda/ops.py at
-0.50.2, whose kernels take it as an int32."""
 
 
 def _matrix(name: str, in_features: int, out_features: int, *, bias: bool = False) -> Linear:
@@ -149,12 +146,12 @@ class ExpertsSpec(Spec):
         """Return the tensors of all experts that can be packed in 4 bit, each as one matrix: those
         that grouped products multiply with, if they are not too large."""
         stacks = self._stacks(hidden_size)
-        return tuple(each for each in stacks if each.weight_params < PACKED_LIMIT)
+        return tuple(each for each in stacks if each.weight_params < LARGEST_PACKED)
 
     def too_large_params(self, hidden_size: int) -> int:
         """Return the weights of those that are too large."""
         sizes = (each.weight_params for each in self._stacks(hidden_size))
-        return sum(size for size in sizes if size >= PACKED_LIMIT)
+        return sum(size for size in sizes if size >= LARGEST_PACKED)
 
     def _stacks(self, hidden_size: int) -> tuple[Linear, ...]:
         """Return the tensors that grouped products multiply with, each as one matrix."""

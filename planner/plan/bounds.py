@@ -22,6 +22,9 @@ MOST_EPOCHS = 10**6
 MOST_DROPOUT = 0.99
 MOST_LAYERS = 2_000
 """Layers of the deepest model; the deepest published one, Llama 3.1 405B, has 126."""
+LARGEST_PACKED = 2**31
+"""Number of weights from which bitsandbytes packs no tensor in 4 bit; read: backends/cuda/ops.py at
+0.50.2, whose kernels take it as an int32."""
 
 Samples = Annotated[int, Meta(ge=1, le=MOST_SAMPLES)]
 """Samples of a micro-batch or a step, or micro-batches of a step."""

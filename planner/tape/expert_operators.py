@@ -160,7 +160,7 @@ def unpacked_product(
     tape: Tape, x: Tensor, offsets: Tensor, *, weights: int, out_features: int, name: str
 ) -> Tensor:
     """Return the same with matrices in 4 bit, which are unpacked all together for each product:
-    launcher.compat.packed_experts.py."""
+    launcher/compat/packed_experts.py."""
     elements, width = x.elements, x.width
     made_elements = elements * offsets.elements * out_features // weights * out_features
     work = 2 * elements * out_features, width * (elements + weights + made_elements), width

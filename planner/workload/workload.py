@@ -90,19 +90,22 @@ class Workload(Spec):
     @property
     def counted_packed(self) -> list[tuple[Linear, int]]:
         """All quantized matrices, with how many there are of each."""
-        experts = [
-            (x, count)
-            for kind, count in self.model.kinds.items()
-            for x in self.packed_experts(kind)
-        ]
-        return [] if self.settings.quantization is None else self.model.counted_linears + experts
+        if self.settings.quantization is None:
+            return []
+        return self.model.counted_linears + self._counted_packed_experts
 
     @property
     def packed_expert_params(self) -> int:
         """Weights of routed experts that are quantized."""
-        quantization = self.settings.quantization
-        packs = quantization is not None and quantization.experts
-        return self.model.packable_expert_params if packs else 0
+        return sum(count * x.weight_params for x, count in self._counted_packed_experts)
+
+    @property
+    def _counted_packed_experts(self) -> list[tuple[Linear, int]]:
+        return [
+            (x, count)
+            for kind, count in self.model.kinds.items()
+            for x in self.packed_experts(kind)
+        ]
 
     @property
     def counted_adapted(self) -> list[tuple[Linear, int]]:
