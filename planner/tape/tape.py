@@ -13,7 +13,7 @@ later ones are added to it.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from heapq import heappop, heappush
 from typing import Literal
@@ -371,7 +371,10 @@ class Tape(UncountedWork):
     def sum_buffers(self, rows: int, columns: int) -> list[Storage]:
         """Return what a sum over rows allocates inside, which no kernel of its own writes."""
         sizes = split_buffers(rows=rows, columns=columns) if rows > 1 else ()
-        name = "buffer of a sum over rows"
+        return self.inside(sizes, "buffer of a sum over rows")
+
+    def inside(self, sizes: Iterable[int], name: str) -> list[Storage]:
+        """Return what an operator allocates beside its output, and no kernel of its own writes."""
         return [allocated(self.log, size, "workspace", name) for size in sizes if size]
 
     def _join(self, arrived: Arrived, key: Node | Parameter) -> None:
