@@ -32,6 +32,8 @@ class TrainingSettings(Spec):
     attention: AttentionName
     """The implementation asked for; a model may admit only another (``Workload.attention``)."""
     loss: Loss
+    activation_offloading: bool = False
+    """Whether the inputs of recomputed layers wait in host memory for the backward pass."""
 
     def __post_init__(self) -> None:
         refuse_dora_on_int8(self.adapter, self.quantization)
