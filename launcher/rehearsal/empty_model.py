@@ -24,10 +24,10 @@ from launcher.training.model_building import (
     with_adapter,
 )
 from planner.base.errors import InvalidRequestError
-from planner.base.home_folder import expanded
 from planner.base.phrases import Phrase
 from planner.base.strict_json import parse_json
 from planner.base.text_files import read_text
+from planner.base.user_folders import expanded
 from planner.plan.rope_scaling import scaled_config
 from planner.plan.schema import ModelSection, Plan
 from planner.plan.vocabulary import Part
