@@ -20,7 +20,7 @@ from launcher.rehearsal.rehearse import quiet_libraries
 from launcher.rehearsal.step import rehearse_step
 from launcher.run.read_plan import read_plan
 from launcher.training.model_building import pin_attention_backends
-from launcher.training.process_group import join_process_group
+from launcher.training.process_group import backend_of, join_process_group
 from planner.base.errors import UserError
 from planner.base.printable import print_text
 from planner.plan.schema import Plan
@@ -50,7 +50,7 @@ def _join(plan: Plan, rank: int, folder: Path) -> None:
     if plan.parallel.strategy == "single":
         return
     torch.distributed.init_process_group(
-        "nccl",
+        backend_of(plan),
         init_method=(folder / "meeting").as_uri(),
         rank=rank,
         world_size=plan.parallel.world_size,

@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+)
 
 from launcher.compat.bitsandbytes import move_constants
 from launcher.compat.transformers import layers_of
@@ -31,6 +36,8 @@ def shard(plan: Plan, model: Any, device: torch.device) -> None:
         "mesh": init_device_mesh(device.type, (plan.parallel.world_size,)),
         "mp_policy": mixed_precision(plan.precision),
     }
+    if plan.parallel.offload == "all":
+        options["offload_policy"] = CPUOffloadPolicy()
     for modules, stays in units(model):
         for module in modules:
             cast_trainable(module, plan.precision.home)

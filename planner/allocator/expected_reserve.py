@@ -74,11 +74,14 @@ def _of_fsdp(
     run: FewLayers, workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
 ) -> int:
     """Return the bytes under FSDP."""
-    units = fsdp_units(workload, layout.world_size, numerics)
-    tensors = shard_tensors(workload, layout.world_size)
-    states = [block(size) for size in states_of(workload, tensors, numerics, batch.device)]
-    step = step_of(workload, tensors, width=numerics.home, device=batch.device)
-    update = numbered(step.log)[0]
+    offloaded = layout.offload != "none"
+    units = fsdp_units(workload, layout.world_size, numerics, offloaded=offloaded)
+    states, update = list[int](), list[Change]()
+    if not offloaded:
+        tensors = shard_tensors(workload, layout.world_size)
+        states += [block(size) for size in states_of(workload, tensors, numerics, batch.device)]
+        step = step_of(workload, tensors, width=numerics.home, device=batch.device)
+        update += numbered(step.log)[0]
     load = moments_of(workload, layout, batch, numerics)["load"].buffers
     requests = fsdp_requests(
         run,

@@ -16,7 +16,7 @@ from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import (
     METHOD_NAMES,
     METHODS,
-    OFFLOADS_FROM,
+    OFFLOADS_WITH,
     ZERO_STAGE,
     Method,
     Offload,
@@ -143,11 +143,15 @@ def offloads(request: Request) -> Iterator[Request]:
     """Yield the request with each kind of offload that it leaves open, the one that moves less
     first; none where host and device share their memory."""
     card, stage = request.cluster.accelerator, request.zero_stage
-    if request.strategy is not None:
-        stage = ZERO_STAGE[request.strategy]
+    open_ones = [
+        name
+        for name in ZERO_STAGE
+        if request.strategy in (None, name)
+        and (stage is None or (name != "fsdp" and ZERO_STAGE[name] == stage))
+    ]
     if request.offload is None and request.cluster.device == "cuda" and not card.unified_memory:
         for offload in LAST_RESORTS:
-            if stage in (None, *OFFLOADS_FROM[offload]):
+            if any(name in OFFLOADS_WITH[offload] for name in open_ones):
                 yield structs.replace(request, offload=offload)
 
 

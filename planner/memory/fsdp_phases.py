@@ -66,8 +66,9 @@ def fsdp_moments(
     device: Device,
 ) -> dict[Phase, Moment]:
     """Return the largest moment of each phase, workspaces of cuBLAS aside."""
-    units = fsdp_units(workload, layout.world_size, kinds)
-    shards = _shards(workload, layout.world_size, kinds, device)
+    offloaded = layout.offload != "none"
+    units = fsdp_units(workload, layout.world_size, kinds, offloaded=offloaded)
+    shards = _NO_SHARDS if offloaded else _shards(workload, layout.world_size, kinds, device)
     weights = weights_buffers(
         workload.method,
         frozen=sum(unit.frozen_bytes for unit in units.all),
@@ -110,6 +111,10 @@ class _Shards(Struct, frozen=True):
     """The largest parameter, which is whole to be written."""
 
 
+_NO_SHARDS = _Shards(states=0, update=0, saved=0)
+"""Nothing, where the host has all of it."""
+
+
 @cached_by_settings(*TRAINED, "optimizer")
 def _shards(workload: Workload, ranks: int, kinds: Numerics, device: Device) -> _Shards:
     tensors = shard_tensors(workload, ranks)
@@ -128,7 +133,8 @@ def forward_alone_moment(
     """Return the largest moment of a forward pass that no backward pass follows, beside what a
     step's forward pass holds anyway; ``again`` where another such pass was before it, which has
     left the tail whole."""
-    units = fsdp_units(workload, layout.world_size, kinds)
+    offloaded = layout.offload != "none"
+    units = fsdp_units(workload, layout.world_size, kinds, offloaded=offloaded)
     sharded = _Sharded(units=units, held={}, accumulates=False)
     moments = _forward(sharded, passed.ahead, passed.layers, passed.whole, again=again)
     return larger(*moments, *_next_token(sharded, passed.cached))

@@ -21,6 +21,8 @@ A rank's memory is resident memory at the largest moment of each phase:
              gathers what trains in the dtype that the optimizer updates
 """
 
+from collections import Counter
+
 from msgspec import Struct
 
 from planner.base.units import FP32_BYTES, ceil_div
@@ -35,7 +37,7 @@ from planner.memory.zero_1_2 import Partition, flat_states_bytes, partitions
 from planner.memory.zero_3 import sub_groups
 from planner.plan.optimizer_presets import optimizers
 from planner.workload.dtypes import Numerics, numerics_of
-from planner.workload.fsdp_units import fsdp_units
+from planner.workload.fsdp_units import fsdp_units, shard_sizes, shard_tensors
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.parameters import parameters
@@ -186,11 +188,13 @@ def pinned(num_bytes: int) -> int:
 
 
 def offloaded_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """Return the bytes that one rank of DeepSpeed keeps in host memory."""
+    """Return the bytes of states that one rank keeps in host memory."""
     if layout.offload == "none":
         return 0
     if layout.zero_stage == 3:
         return _offloaded_stage_3(workload, layout, kinds)
+    if layout.strategy == "fsdp":
+        return _offloaded_shards(workload, layout, kinds)
     accumulates = layout.gradient_accumulation_steps > 1
     cuts = partitions(workload, layout.world_size)
     return sum(_offloaded_group(cut, kinds, accumulates) for cut in cuts)
@@ -241,6 +245,22 @@ def _offloaded_stage_3(workload: Workload, layout: Layout, kinds: Numerics) -> i
         return states
     slices = [ceil_div(each.elements, ranks) * kinds.compute for each in parameters(workload)]
     return states + sum(map(pinned, slices)) + pinned(sum(sizes) * kinds.compute)
+
+
+def _offloaded_shards(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """Return the bytes of one rank under FSDP.
+
+    read: torch/distributed/fsdp/_fully_shard at 2.13, _fsdp_param.py (_init_sharded_param) and
+    _fsdp_collectives.py (foreach_reduce): pinned are the shard of each parameter and its gradient;
+    the optimizer's states are in pages.
+    """
+    ranks = layout.world_size
+    shards = shard_sizes(workload, ranks, kinds)
+    tensors = Counter(shard_tensors(workload, ranks))
+    gradients = [each.elements * kinds.home for each in tensors.elements()]
+    optimizer = optimizers()[workload.settings.optimizer.name]
+    states = states_bytes(optimizer, tensors, width=kinds.home, device="cpu")
+    return sum(map(pinned, [*shards, *gradients])) + states.on_device
 
 
 def result_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:

@@ -106,6 +106,8 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     ZeRO-1 has handed on the gradients of other ranks' parts by then, as ZeRO-2 has; what is
     offloaded is elsewhere, and DeepSpeed never shards a quantized model.
     """
+    if layout.offload == "all":
+        return 0
     if layout.strategy == "fsdp":
         return _least_of_shards(workload, numerics_of(workload, layout), layout.world_size, device)
     states = _states(
@@ -117,7 +119,7 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     )
     if layout.offload == "none":
         return states.total_bytes
-    return 0 if layout.offload == "all" else states.frozen_bytes + states.trainable_bytes
+    return states.frozen_bytes + states.trainable_bytes
 
 
 @cached_by_settings(*TRAINED, "optimizer")

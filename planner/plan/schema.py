@@ -27,7 +27,7 @@ from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.training_section import TrainingSection
 from planner.plan.vocabulary import (
-    OFFLOADS_FROM,
+    OFFLOADS_WITH,
     SHARDS_NOTHING,
     SHARDS_PARAMETERS,
     ZERO_STAGE,
@@ -284,13 +284,12 @@ class ParallelSection(Spec):
                     world_size=self.world_size,
                 )
             )
-        if self.zero_stage not in OFFLOADS_FROM[self.offload]:
-            stages = " or ".join(map(str, OFFLOADS_FROM[self.offload]))
+        if self.strategy not in OFFLOADS_WITH[self.offload]:
             raise ValueError(
                 Phrase(
-                    "offload {offload} needs zero_stage {stages}",
+                    "offload {offload} needs strategy {strategies}",
                     offload=self.offload,
-                    stages=stages,
+                    strategies=" or ".join(OFFLOADS_WITH[self.offload]),
                 )
             )
         if (self.zero is None) != (self.zero_stage == 0):

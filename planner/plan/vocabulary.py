@@ -105,10 +105,10 @@ SHARDS_PARAMETERS: tuple[Strategy, ...] = ("zero3", "fsdp")
 """The strategies of which each rank has a part of every parameter alone."""
 
 
-OFFLOADS_FROM: dict[Offload, tuple[ZeroStage, ...]] = {
-    "none": (0, 1, 2, 3),
-    "optimizer": (2, 3),
-    "all": (3,),
+OFFLOADS_WITH: dict[Offload, tuple[Strategy, ...]] = {
+    "none": tuple(ZERO_STAGE),
+    "optimizer": ("zero2", "zero3"),
+    "all": ("zero3", "fsdp"),
 }
-"""The ZeRO stages that offload can be combined with. ZeRO-1 would offload as ZeRO-2 does and keep
+"""The strategies that offload can be combined with. ZeRO-1 would offload as ZeRO-2 does and keep
 more."""

@@ -17,7 +17,7 @@ from planner.models.traced_model import TracedSpec
 from planner.plan.bounds import FEWEST_TOKENS
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import (
-    OFFLOADS_FROM,
+    OFFLOADS_WITH,
     PURE,
     ZERO_STAGE,
     AttentionName,
@@ -178,14 +178,15 @@ def _check_offload(stated: StatedSettings) -> None:
                 way_out=stated.way_out,
             )
         )
-    if stage is not None and stage not in OFFLOADS_FROM[offload]:
-        stages = " or ".join(map(str, OFFLOADS_FROM[offload]))
+    possible = OFFLOADS_WITH[offload]
+    stages = [ZERO_STAGE[each] for each in possible if each != "fsdp"]
+    if stage is not None and stated.strategy != "fsdp" and stage not in stages:
         raise InvalidRequestError(
             Phrase(
                 "{said} cannot be combined with {zero_stage}: choose stage {stages}",
                 said=stated.said("offload"),
                 zero_stage=stated.said("zero_stage"),
-                stages=stages,
+                stages=" or ".join(map(str, stages)),
             )
         )
 

@@ -16,6 +16,7 @@ from planner.speed.card_rates import Rates, with_hooks
 from planner.speed.communication import NOTHING, communication
 from planner.speed.pass_time import PassTime, pass_time
 from planner.workload.dtypes import Numerics, numerics_of
+from planner.workload.fsdp_units import shard_sizes
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.settings_cache import TRAINED, cached_by_settings
@@ -125,10 +126,17 @@ def offload_s(
     and moving parameters back, once per step; offloaded parameters are fetched twice per
     micro-batch. None of it is hidden.
 
+    FSDP fetches shards for each pass, and every micro-batch sends gradients.
+
     Each card has a slot of its own, and all ranks of a node share one host: it updates their shards
     in the time that it takes for all of them.
     """
     shard = workload.trainable_params / layout.world_size
+    if layout.strategy == "fsdp":
+        shards = sum(shard_sizes(workload, layout.world_size, kinds))
+        passed = 2 * shards + shard * kinds.home
+        over_the_slot = layout.gradient_accumulation_steps * passed / speed.links.host_bytes_per_s
+        return over_the_slot + ranks_per_node * shard * speed.adam_on_host_s_per_parameter
     moved = shard * (FP32_BYTES + kinds.trainable)
     if layout.offload == "all":
         slices = workload.model.num_params * kinds.compute / layout.world_size

@@ -15,9 +15,14 @@ the rest. read: torch/distributed/fsdp/_fully_shard at 2.13:
 bitsandbytes packs a matrix as one column of a floating dtype, which is cut like any other; its
 scales and constants are no parameters and stay whole (bitsandbytes/nn/modules.py at 0.50.2,
 Params4bit).
+
+Offloaded shards are in pinned host memory: each is copied to the device, and there to the dtype
+that is gathered (_fsdp_param.py, all_gather_inputs), and its gradient goes to the host as soon as
+it is reduced.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from math import prod
 
 from msgspec import Struct
@@ -62,13 +67,15 @@ class Unit(Struct, frozen=True):
     trained_bytes: int
     """Bytes of the shards of what trains."""
     cast_bytes: int
-    """Bytes of the shards in the compute precision, where they have another."""
+    """Bytes of what a rank copies of its shards to gather them: those in the compute precision that
+    have another, or, offloaded, all."""
     buffer_bytes: int
     """Bytes of the buffer in which all ranks' parts arrive."""
     whole_bytes: int
     """Bytes of all parameters, whole."""
     loaded_bytes: int
-    """Bytes of all parameters as they come to the device, to be cut."""
+    """Bytes of all parameters as they come to the device, to be cut; offloaded, with the largest
+    shard, on its way to the host."""
     reduced_bytes: int
     """Bytes of the buffer in which gradients are reduced."""
     gradient_bytes: int
@@ -102,26 +109,30 @@ class Units(Struct, frozen=True):
 
 
 @cached_by_settings(*TRAINED)
-def fsdp_units(workload: Workload, ranks: int, kinds: Numerics) -> Units:
-    """Return the units of a workload that is sharded over so many ranks."""
+def fsdp_units(
+    workload: Workload, ranks: int, kinds: Numerics, *, offloaded: bool = False
+) -> Units:
+    """Return the units of a workload that is sharded over so many ranks, whose shards are in host
+    memory where they are ``offloaded``."""
     whole, model = parameters(workload), workload.model
+    unit = partial(_unit, ranks=ranks, kinds=kinds, offloaded=offloaded)
     found: dict[tuple[LayerKind, int], Unit] = {}
     layers = []
     for kind, inside in zip(model.layers, whole.layers, strict=True):
         key = kind, sum(each.elements for each in inside)
         if key not in found:
             packed = packed_pieces(workload, kind, ranks, kinds)
-            found[key] = _unit(inside, ranks, kinds, packed, constants_bytes(workload, kind))
+            found[key] = unit(inside, packed, constants_bytes(workload, kind))
         layers.append(found[key])
     table, *others = whole.before
     tail = [each for each in whole.after if each.name.split(".")[0] in ("norm", "lm_head")]
     rest = [each for each in whole.after if each not in tail]
     tied = model.tied_embeddings
     return Units(
-        root=_unit([*others, *rest], ranks, kinds),
-        embedding=NO_UNIT if tied else _unit([table], ranks, kinds),
+        root=unit([*others, *rest]),
+        embedding=NO_UNIT if tied else unit([table]),
         layers=tuple(layers),
-        tail=_unit([*([table] if tied else []), *tail], ranks, kinds),
+        tail=unit([*([table] if tied else []), *tail]),
         tied=tied,
     )
 
@@ -148,10 +159,12 @@ def constants_bytes(workload: Workload, kind: LayerKind) -> int:
 
 def _unit(
     inside: Iterable[Sized],
-    ranks: int,
-    kinds: Numerics,
     packed: Sequence[Piece] = (),
     whole_bytes: int = 0,
+    *,
+    ranks: int,
+    kinds: Numerics,
+    offloaded: bool,
 ) -> Unit:
     pieces = [
         Piece(
@@ -164,17 +177,24 @@ def _unit(
     ]
     pieces += packed
     trained = sum(piece.elements for piece in pieces if piece.trains)
-    cast = sum(piece.elements for piece in pieces if piece.width != kinds.compute)
+    cast = [piece for piece in pieces if piece.width != kinds.compute]
+    copied = block(sum(piece.elements for piece in cast) * kinds.compute)
+    if offloaded:
+        copied = sum(block(piece.elements * kinds.compute) for piece in pieces)
+        copied += max((block(piece.elements * piece.width) for piece in cast), default=0)
+    kept = [] if offloaded else pieces
     return Unit(
         frozen_bytes=whole_bytes
-        + sum(block(piece.elements * piece.width) for piece in pieces if not piece.trains),
-        trained_bytes=sum(block(piece.elements * piece.width) for piece in pieces if piece.trains),
-        cast_bytes=block(cast * kinds.compute),
+        + sum(block(piece.elements * piece.width) for piece in kept if not piece.trains),
+        trained_bytes=sum(block(piece.elements * piece.width) for piece in kept if piece.trains),
+        cast_bytes=copied,
         buffer_bytes=block(sum(piece.elements for piece in pieces) * ranks * kinds.compute),
         whole_bytes=sum(block(piece.elements * ranks * kinds.compute) for piece in pieces),
-        loaded_bytes=whole_bytes + sum(block(piece.whole * piece.width) for piece in pieces),
+        loaded_bytes=whole_bytes
+        + sum(block(piece.whole * piece.width) for piece in pieces)
+        + (max((block(piece.elements * piece.width) for piece in pieces), default=0) * offloaded),
         reduced_bytes=block(trained * ranks * kinds.home),
-        gradient_bytes=block(trained * kinds.home),
+        gradient_bytes=0 if offloaded else block(trained * kinds.home),
     )
 
 
@@ -185,3 +205,15 @@ def shard_tensors(workload: Workload, ranks: int) -> list[TrainedTensor]:
         for each in parameters(workload)
         if each.trains
     ]
+
+
+def shard_sizes(workload: Workload, ranks: int, kinds: Numerics) -> list[int]:
+    """Return the bytes of a rank's part of each parameter, packed ones included."""
+    sizes = [
+        prod(shard_of(each.shape, ranks)) * (kinds.home if each.trains else kinds.outside)
+        for each in parameters(workload)
+    ]
+    for kind, count in workload.model.kinds.items():
+        pieces = packed_pieces(workload, kind, ranks, kinds)
+        sizes += [piece.elements * piece.width for piece in pieces] * count
+    return sizes

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from planner.base.phrases import Phrase
 from planner.plan.vocabulary import (
-    OFFLOADS_FROM,
+    OFFLOADS_WITH,
     SHARDS_NOTHING,
     SHARDS_PARAMETERS,
     ZERO_STAGE,
@@ -17,7 +17,7 @@ from planner.plan.vocabulary import (
     ZeroStage,
 )
 
-OFFLOADS = tuple(OFFLOADS_FROM)
+OFFLOADS = tuple(OFFLOADS_WITH)
 """Kinds of offload, from none to all."""
 STRATEGIES = tuple(ZERO_STAGE)
 """All strategies, the simplest first."""
@@ -160,7 +160,7 @@ def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
     then the lowest stage that can."""
     if offload == "none":
         return STRATEGIES[:1] if world_size == 1 else STRATEGIES[1:]
-    found = tuple(name for name, stage in ZERO_STAGE.items() if stage in OFFLOADS_FROM[offload])
+    found = OFFLOADS_WITH[offload]
     return found[:1] if world_size == 1 else found
 
 

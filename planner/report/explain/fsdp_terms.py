@@ -36,23 +36,44 @@ def _shards(plan: Explained, elements: Expression, params: list[Sized], width: i
     return filled_blocks(_rows(plan, elements, params) * bytes_of(width), sizes)
 
 
+def _offloaded(plan: Explained) -> bool:
+    return plan.layout.offload != "none"
+
+
 def _trained_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    if _offloaded(plan):
+        return
     amount = _shards(plan, plan.trained, _params(plan, trains=True), plan.kinds.home)
     yield Term(name=Phrase("trained weights"), bytes=amount, source=SHAPE)
 
 
 def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
+    if _offloaded(plan):
+        return
     amount = _shards(plan, plan.trained, _params(plan, trains=True), plan.kinds.home)
     yield Term(name=Phrase("adapters"), bytes=amount, source=LORA)
 
 
 def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    """Yield the rows of what is frozen; scales of packed weights are whole on every rank."""
-    frozen, quantization = _params(plan, trains=False), plan.workload.settings.quantization
+    """Yield the rows of what is frozen, which the host has where they are offloaded; scales of
+    packed weights are whole on every rank."""
+    if not _offloaded(plan):
+        yield from _frozen_rows(plan)
+    quantization = plan.workload.settings.quantization
+    if quantization is None:
+        return
+    whole = sum(constants_bytes(plan.workload, kind) for kind in plan.workload.model.layers)
+    name = Phrase("scales and constants, whole")
+    source = QUANTIZATION[quantization.quant_type]
+    yield Term(name=name, bytes=bytes_of(whole), source=source)
+
+
+def _frozen_rows(plan: Explained) -> Iterator[Term]:
+    frozen = _params(plan, trains=False)
     elements = Count(sum(each.elements for each in frozen), Phrase("frozen parameters"))
     amount = _shards(plan, elements, frozen, plan.kinds.outside)
     yield Term(name=Phrase("frozen weights"), bytes=amount, source=SHAPE)
-    if quantization is None:
+    if plan.workload.settings.quantization is None:
         return
     ranks = plan.layout.world_size
     pieces = [
@@ -66,10 +87,6 @@ def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
     rows = total(codes, filled) / ranks_of(plan) * bytes_of(plan.kinds.frozen)
     sizes = (piece.elements * piece.width for piece in pieces)
     yield Term(name=Phrase("packed weights"), bytes=filled_blocks(rows, sizes), source=UNITS)
-    whole = sum(constants_bytes(plan.workload, kind) for kind in plan.workload.model.layers)
-    name = Phrase("scales and constants, whole")
-    source = QUANTIZATION[quantization.quant_type]
-    yield Term(name=name, bytes=bytes_of(whole), source=source)
 
 
 def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:

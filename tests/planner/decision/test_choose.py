@@ -118,6 +118,19 @@ def test_inputs_of_layers_wait_on_the_host_as_pinned() -> None:
     assert found.host.node_bytes - kept.host.node_bytes == 28 * hidden
 
 
+def test_shards_of_fsdp_in_host_memory_leave_constants_alone() -> None:
+    """The scales of 4-bit weights stay; two small cards train what four would be needed for."""
+    asked = request(cards(2, 24), model="llama-2-70b", method="qlora", sequence_length=512)
+    with pytest.raises(NothingFitsError, match=r"With .* GiB of host memory, --offload all fits"):
+        decide(asked)
+    chosen = decide(structs.replace(asked, offload="all")).chosen
+    weights = chosen.footprint.phases["forward"]["weights"]
+    assert chosen.layout.strategy == "fsdp"
+    assert chosen.footprint.phases["optimizer_step"].keys() <= {"weights", "workspace"}
+    assert weights < 0.03 * chosen.workload.model.num_params
+    assert chosen.host.node_bytes > 0.5 * chosen.workload.model.num_params
+
+
 def test_some_layers_are_recomputed_where_that_fits_and_is_faster() -> None:
     chosen = decide(request(cards(6, 48))).chosen
     assert chosen.layout.checkpointing > 1

@@ -33,7 +33,7 @@ REFUSED: list[tuple[Cluster, dict[str, Any], str, str, str]] = [
         "Leave one of the two out",
     ),
     (
-        FOUR,
+        cards(1, 80),
         {"offload": "all", "method": "qlora"},
         "--offload all cannot be combined with --method qlora: ",
         "qlora-zero3",
