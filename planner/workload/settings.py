@@ -7,7 +7,7 @@ from planner.plan.schema import (
     OptimizerSection,
     QuantizationSection,
     ScheduleSection,
-    refuse_dora_on_int8,
+    refuse_adapter,
 )
 from planner.plan.vocabulary import AttentionName, Loss, Method
 from planner.recipes.recipe import Recipe
@@ -34,7 +34,7 @@ class TrainingSettings(Spec):
     loss: Loss
 
     def __post_init__(self) -> None:
-        refuse_dora_on_int8(self.adapter, self.quantization)
+        refuse_adapter(self.adapter, self.quantization)
 
 
 def settings_of(recipe: Recipe) -> TrainingSettings:
