@@ -106,7 +106,8 @@ class AdapterSection(Spec):
     """Matrices that carry adapters: all linear ones but the head, or these by name."""
     target_parameters: tuple[str, ...] = ()
     """Tensors of routed experts that carry adapters, one for each expert, by their names in the
-    model's layers: ``experts.gate_up_proj`` and ``experts.down_proj``."""
+    model's layers: ``experts.gate_up_proj`` and ``experts.down_proj``; in a recipe ``experts`` for
+    all of them."""
 
     @property
     def targets(self) -> Literal["all-linear"] | tuple[str, ...]:

@@ -224,7 +224,14 @@ def test_int8_keeps_what_the_ledger_says(
 
 
 EXPERTS = ("all-linear", "experts")
-WITH_ADAPTED_EXPERTS = ("mixtral", "qwen3-moe", "olmoe", "gpt-oss", "qwen2-moe", "nemotron-h")
+WITH_ADAPTED_EXPERTS = (
+    "mixtral",
+    "gpt-oss",
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("qwen3-moe", "olmoe", "qwen2-moe", "nemotron-h")
+    ),
+)
 
 
 @pytest.mark.parametrize("name", WITH_ADAPTED_EXPERTS)

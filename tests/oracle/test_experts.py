@@ -1,6 +1,7 @@
 """Routed experts against the real libraries: what is quantized, adapted and counted."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from launcher.compat.packed_experts import held
 from launcher.training.model_building import EXPERTS_IMPLEMENTATION, load_base, with_adapter
 from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
+from planner.plan.bounds import RANKS_OF_EXPERTS
 from planner.plan.schema import Plan, QuantizationSection
 from planner.workload.quantization import nf4_bytes, with_experts
 from tests.launcher.plans import plan_content
@@ -229,3 +231,13 @@ def test_adapters_of_packed_experts_are_those_of_unpacked_ones(name: str, tmp_pa
     assert gradients.keys() == expected.keys()
     for parameter, gradient in expected.items():
         assert torch.equal(gradients[parameter], gradient)
+
+
+def test_grouped_products_want_rows_of_16_bytes() -> None:
+    """Why the rank of experts' adapters is a multiple of 8."""
+    offsets = torch.tensor([2, 5], dtype=torch.int32)
+    for rank in (RANKS_OF_EXPERTS, RANKS_OF_EXPERTS + 4):
+        rows, b = torch.ones(5, rank).bfloat16(), torch.ones(2, 16, rank).bfloat16()
+        refused = pytest.raises(RuntimeError, match="multiple of 16 bytes")
+        with refused if rank % RANKS_OF_EXPERTS else nullcontext():
+            torch.nn.functional.grouped_mm(rows, b.transpose(1, 2), offs=offsets)

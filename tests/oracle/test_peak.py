@@ -225,7 +225,13 @@ def test_peak_where_a_layer_returns_more_than_its_output(every: int) -> None:
 
 
 @pytest.mark.usefixtures("tile_width")
-@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe", "olmoe", "gpt-oss"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mixtral",
+        *(pytest.param(x, marks=pytest.mark.long) for x in ("qwen3-moe", "olmoe", "gpt-oss")),
+    ],
+)
 @pytest.mark.parametrize("checkpointing", [0, 1])
 @pytest.mark.parametrize(("method", "zero_stage"), [("lora", 0), ("lora", 2), ("qlora", 0)])
 def test_peak_with_adapters_on_experts(
