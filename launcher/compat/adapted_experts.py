@@ -3,9 +3,10 @@
 peft adapts a tensor that holds the matrices of all experts of a layer by a wrapper of the experts'
 module, one inside of the other for each tensor. In every pass each makes the whole tensor anew with
 all adapters added, in the tensor's dtype, in which bf16 rounds away what is small beside a weight;
-autograd keeps these sums in every layer, and tensors in 4 bit would be summed up in 16. Here a
-grouped product with such a tensor is followed by two with the adapter's factors, as a product with
-any other adapted matrix is.
+autograd keeps these sums in every layer. To tensors that are unpacked as they are read it adds once
+more in every pass: _remove_parametrizations looks for another class than _activate_lora has put
+there. Here a grouped product with such a tensor is followed by two with the adapter's factors, as a
+product with any other adapted matrix is.
 
 read: peft/tuners/lora/layer.py at 0.21.2, ParamWrapper, _LoraFactorsProxy.
 """

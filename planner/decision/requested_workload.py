@@ -149,7 +149,7 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     """
     model = request.model.spec
     asked = adapter.target_modules
-    if request.lora_targets is not None:
+    if request.lora_targets:
         asked, _tensors = divided(request.lora_targets)
     if isinstance(asked, tuple):
         known = {linear.name for linear, _ in model.adaptable_linears}
@@ -169,7 +169,7 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
 def adapted_experts(request: Request, adapter: AdapterSection) -> tuple[str, ...]:
     """Return the tensors of routed experts that get adapters: those asked for, or the recipe's."""
     asked = request.lora_targets
-    tensors = adapter.target_parameters if asked is None else divided(asked)[1]
+    tensors = divided(asked)[1] if asked else adapter.target_parameters
     return expert_targets(request.model.spec, tensors)
 
 
