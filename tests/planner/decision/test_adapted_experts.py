@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from planner.base.errors import InvalidRequestError
+from planner.base.errors import InvalidRequestError, NothingFitsError
 from planner.decision.choose import Decision, decide
 from planner.decision.request import Request
 from planner.models.model_presets import load_model
@@ -79,3 +79,16 @@ def test_experts_alone() -> None:
 def test_what_peft_has_not_is_refused(model: str, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         decided(model, lora_targets=("all-linear", "experts"), **asked)
+
+
+def test_a_way_out_has_a_rank_that_experts_can_have() -> None:
+    """12 GiB are too few at any rank; 4 is none of those that are tried."""
+    request = Request(
+        model=load_model("qwen3-30b-a3b"),
+        cluster=cards(1, 12),
+        lora_targets=("all-linear", "experts"),
+        lora_dropout=0.0,
+        lora_rank=16,
+    )
+    with pytest.raises(NothingFitsError, match="qwen3-30b-a3b does not fit"):
+        decide(request)
