@@ -21,9 +21,9 @@ from launcher.storage.weight_files import (
     safetensors_files,
 )
 from planner.base.errors import UserError, one_line
-from planner.base.home_folder import expanded
 from planner.base.phrases import Phrase
 from planner.base.printable import print_text
+from planner.base.user_folders import expanded
 from planner.models.hub_config import uses_modelscope
 from planner.plan.schema import ModelSection
 

@@ -10,10 +10,10 @@ from typing import Any, TextIO
 
 from launcher.storage.weight_files import is_complete, whole_weights
 from launcher.storage.whole_folders import one_maker
-from planner.base.cache_folder import cache_directory
 from planner.base.errors import UserError
 from planner.base.phrases import Phrase
 from planner.base.printable import print_text
+from planner.base.user_folders import cache_directory
 
 MAKE_ROOM = Phrase("Make room, or name another place with XDG_CACHE_HOME.")
 

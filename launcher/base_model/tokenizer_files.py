@@ -22,8 +22,8 @@ from launcher.base_model.gguf import gguf_file_of
 from launcher.storage.digest import file_digest
 from launcher.storage.hub_names import names_a_folder
 from launcher.storage.regular_files import require_regular_files
-from planner.base.home_folder import expanded
 from planner.base.phrases import Joined, Phrase
+from planner.base.user_folders import expanded
 from planner.models.hub_config import uses_modelscope
 from planner.plan.schema import ModelSection
 

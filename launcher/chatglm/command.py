@@ -12,10 +12,10 @@ from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json
 from launcher.storage.regular_files import require_regular_files
 from launcher.storage.whole_folders import one_maker
-from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
 from planner.base.printable import print_text
+from planner.base.user_folders import cache_directory
 
 WeightLayout = Literal["native", "chatglm"]
 

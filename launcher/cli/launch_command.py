@@ -25,11 +25,11 @@ from launcher.run.read_plan import read_plan
 from launcher.run.run_directory import RunDirectory, directory_of
 from planner.base.command_line import Argument, Option, run_command
 from planner.base.errors import InvalidRequestError
-from planner.base.home_folder import home_folder
 from planner.base.phrases import Phrase
 from planner.base.preset_files import preset_names
 from planner.base.printable import print_text
 from planner.base.text_files import read_text
+from planner.base.user_folders import home_folder
 from planner.plan.data_section import DataErrors
 from planner.plan.plan_file import is_untouched
 from planner.plan.schema import Plan

@@ -258,6 +258,11 @@ TRANSFORMERS = Library(
             ("experts_implementation",),
         ),
         Internal("transformers.PreTrainedModel._supports_sdpa", "attention of a traced model"),
+        Internal(
+            "transformers.modeling_utils.save_on_cpu",
+            "offloaded activations of a trace",
+            ("pin_memory", "device_type"),
+        ),
         Internal("transformers.PreTrainedModel._no_split_modules", "layers that FSDP shards"),
         Internal("transformers.PreTrainedModel._keep_in_fp32_modules", "modules not quantized"),
         Internal("transformers.PreTrainedModel._keep_in_fp32_modules_strict", "routers in fp32"),

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import masking_utils
+from torch.autograd.graph import saved_tensors_hooks
+from transformers import masking_utils, modeling_utils
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     MergeModulelist,
@@ -34,6 +35,24 @@ from planner.plan.bounds import LARGEST_PACKED
 
 UNPACKED_REPLACEMENTS = (Replacement(masking_utils, "find_packed_sequence_indices", do_nothing),)
 """Samples are not looked for among the positions: every fake batch would be taken for packed."""
+
+
+class SavedOnHost(saved_tensors_hooks):
+    """Mirror of torch's ``save_on_cpu`` on fake tensors, which know no host: what waits there is in
+    no storage.
+
+    read: torch/autograd/graph.py at 2.13.
+    """
+
+    def __init__(self, pin_memory: bool = False, device_type: str = "cuda") -> None:
+        super().__init__(
+            lambda tensor: (tensor.shape, tensor.dtype, tensor.device),
+            lambda saved: torch.empty(saved[0], dtype=saved[1], device=saved[2]),
+        )
+
+
+CUDA_REPLACEMENTS = (Replacement(modeling_utils, "save_on_cpu", SavedOnHost),)
+"""Functions that keep on a CPU what they would move away from CUDA."""
 
 
 class UnloggedLoss(NamedTuple):

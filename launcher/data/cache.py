@@ -20,9 +20,9 @@ from typing import Any
 
 from launcher.storage.digest import file_digest
 from launcher.storage.whole_folders import one_maker, whole_folder
-from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
+from planner.base.user_folders import cache_directory
 
 SUMMARY = "summary.json"
 KEY_LENGTH = 32

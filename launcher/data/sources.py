@@ -13,9 +13,9 @@ from launcher.storage.digest import file_digest
 from launcher.storage.hub_names import names_a_folder
 from launcher.storage.regular_files import require_regular
 from planner.base.errors import InvalidFileError, InvalidRequestError
-from planner.base.home_folder import expanded
 from planner.base.phrases import Phrase
 from planner.base.text_files import read_text
+from planner.base.user_folders import expanded
 from planner.plan.data_section import DataFormat, DataSection, DataSource, FieldName
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")

@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from launcher.data.sources import is_hub_name
 from launcher.display.closing_summary import measured_rows
 from launcher.storage.hub_names import names_a_folder
-from planner.base.home_folder import expanded
 from planner.base.units import format_duration
+from planner.base.user_folders import expanded
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import METHOD_NAMES
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from msgspec import structs
 
 from launcher.engines.job import Job
-from planner.base.home_folder import expanded
 from planner.base.units import GIB, ceil_div
+from planner.base.user_folders import expanded
 from planner.plan.schema import Plan
 
 HOME = "/tuneplan"

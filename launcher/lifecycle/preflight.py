@@ -199,12 +199,15 @@ def _require_cards(plan: Plan, cluster: Cluster) -> None:
 def _require_offloading_room(plan: Plan, cluster: Cluster) -> None:
     """Refuse offloading to a host without the memory for it, as ``plan`` does."""
     need, host = plan.prediction.host_ram_bytes, cluster.host_ram_bytes
-    if plan.parallel.offload != "none" and host is not None and need > host:
+    offloaded = "activation_offloading" if plan.activation_offloading else ""
+    if plan.parallel.offload != "none":
+        offloaded = f"offload {plan.parallel.offload}"
+    if offloaded and host is not None and need > host:
         raise InvalidRequestError(
             Phrase(
-                "offload {offload} needs about {need} GiB of host memory and this machine "
+                "{offloaded} needs about {need} GiB of host memory and this machine "
                 "has {host} GiB. {replan}",
-                offload=plan.parallel.offload,
+                offloaded=offloaded,
                 need=format_gib(need),
                 host=format_gib(host),
                 replan=REPLAN,

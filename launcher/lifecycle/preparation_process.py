@@ -32,11 +32,13 @@ from launcher.display.shown_samples import show_samples
 from launcher.run.output import redirect_output
 from launcher.run.run_directory import RunDirectory
 from launcher.run.unwinding import unwound_by_sigterm
+from launcher.storage.json_files import read_json
 from planner.base.errors import InvalidRequestError, UserError, exhausted
 from planner.base.phrases import Phrase, language_of, speak
 from planner.base.preset_files import translations
 from planner.base.printable import print_text
 from planner.base.strict_yaml import read_spec
+from planner.plan.rope_scaling import scaled_config
 from planner.plan.schema import Plan
 
 
@@ -52,6 +54,9 @@ def prepare(run: RunDirectory, screen: TextIO, *, shown_samples: int = 1) -> Non
     for source in sources:
         preview(source, loss_on=plan.data.loss_on, errors=plan.data.errors)
     checkpoint = local_checkpoint(plan.model, screen)
+    scaled_config(
+        read_json(checkpoint.folder / "config.json"), plan.model.rope_scaling, checkpoint.name
+    )
     entry = prepared_data(plan, sources, checkpoint, screen)
     require_same_data(run, entry)
     inputs = Inputs(

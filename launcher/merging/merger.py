@@ -37,6 +37,7 @@ from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.base.units import format_gib
+from planner.plan.rope_scaling import scaled_config
 from planner.plan.schema import Plan
 
 SHARD_BYTES = 2 * 10**9
@@ -69,6 +70,7 @@ def merge(
                 base=base,
             )
         )
+    config = scaled_config(config, plan.model.rope_scaling, plan.model.source)
     merger = Merger(plan, base, read_adapter(adapter))
     dtype = torch.float16 if plan.precision.compute == "fp16" else torch.bfloat16
     print_text(merger.describe(dtype), file=screen)

@@ -24,10 +24,11 @@ from launcher.training.model_building import (
     with_adapter,
 )
 from planner.base.errors import InvalidRequestError
-from planner.base.home_folder import expanded
 from planner.base.phrases import Phrase
 from planner.base.strict_json import parse_json
 from planner.base.text_files import read_text
+from planner.base.user_folders import expanded
+from planner.plan.rope_scaling import scaled_config
 from planner.plan.schema import ModelSection, Plan
 from planner.plan.vocabulary import Part
 
@@ -92,7 +93,8 @@ def model_config(plan: Plan) -> Any:
                 source=plan.model.source,
             )
         )
-    keys = {**content, "model_type": plan.model.model_type}
+    scaled = scaled_config(content, plan.model.rope_scaling, plan.model.source)
+    keys = {**scaled, "model_type": plan.model.model_type}
     try:
         return AutoConfig.for_model(**keys)
     except Exception as error:

@@ -40,6 +40,8 @@ trl's fused loss            Triton kernels work inside the tile of logits:
 autocast in peft            peft asks whether CUDA's is on: peft/tuners/lora/bnb.py at 0.21.2
 norms of gradients          norms of chunks come first: pytorch
                             aten/src/ATen/native/cuda/ForeachReduceOp.cu
+offloaded activations       are in no storage while they wait: torch/autograd/graph.py at 2.13.0,
+                            save_on_cpu
 foreach kernels             are CUDA's default: torch/optim/optimizer.py at 2.13.0
 a scalar from Python        is on the host, as AdamW's counters are: torch/optim/adam.py
 paged optimizer states      are managed memory: bitsandbytes/optim/optimizer.py at 0.50.2

@@ -20,7 +20,7 @@ def replaced_functions(*, on_cuda: bool, packing: bool = False) -> Iterator[None
     if not packing:
         replacements += transformers.UNPACKED_REPLACEMENTS
     if on_cuda:
-        for library in (torch, bitsandbytes, trl):
+        for library in (torch, transformers, bitsandbytes, trl):
             replacements += library.CUDA_REPLACEMENTS
     with replaced(replacements):
         yield

@@ -95,7 +95,9 @@ def _prepare(plan: Plan, model: Any, base: Any) -> None:
     checkpointing = activation_checkpointing(plan)
     if checkpointing["gradient_checkpointing"]:
         settings = checkpointing["gradient_checkpointing_kwargs"]
-        layers = {key: settings.pop(key) for key in ("every_n_layers",) if key in settings}
+        layers = {
+            key: settings.pop(key) for key in ("every_n_layers", "offload") if key in settings
+        }
         base.gradient_checkpointing_enable(settings, **layers)
         if plan.adapter is not None:
             model.enable_input_require_grads()

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from planner.base.errors import InvalidRequestError
-from planner.base.home_folder import expanded
 from planner.base.phrases import Phrase
 from planner.base.units import format_gib
+from planner.base.user_folders import expanded
 from planner.plan.schema import Plan
 
 _PROBE_BYTES = 2**20

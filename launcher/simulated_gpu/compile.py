@@ -17,8 +17,8 @@ from pathlib import Path
 
 from launcher.simulated_gpu.wanted_symbols import Wanted, defined_names, wanted_of
 from launcher.storage.whole_folders import one_maker, whole_folder
-from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
+from planner.base.user_folders import cache_directory
 from planner.hardware.linux_host import read_torch
 
 SOURCES = Path(__file__).parent / "csrc"

@@ -29,7 +29,9 @@ from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.bitsandbytes import silence_int8_casts
 from launcher.compat.packed_experts import hold_packed, packed_on_load
 from launcher.compat.transformers import set_experts_implementation
+from launcher.storage.json_files import read_json
 from launcher.training.text_model import outside_of_text
+from planner.plan.rope_scaling import scaled_config
 from planner.plan.schema import AdapterSection, Plan
 from planner.plan.vocabulary import Precision
 
@@ -93,6 +95,7 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     with packed_on_load(settings) if packs_experts(plan) else nullcontext():
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
+            config=planned_config(plan, checkpoint),
             dtype=base_dtype(plan),
             attn_implementation=attention_of(plan),
             quantization_config=settings or _undone_mxfp4(plan, checkpoint),
@@ -105,6 +108,19 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     model.config.use_cache = False
     pin_experts(model)
     return model
+
+
+def planned_config(plan: Plan, checkpoint: Path) -> Any:
+    """Return transformers' configuration of a checkpoint folder with the plan's scaling of
+    positions; None for the folder's own.
+
+    Raises ``InvalidRequestError`` if the model comes with another scaling.
+    """
+    scaling = plan.model.rope_scaling
+    if scaling is None:
+        return None
+    content = read_json(checkpoint / "config.json")
+    return AutoConfig.for_model(**scaled_config(content, scaling, plan.model.source))
 
 
 def packs_experts(plan: Plan) -> bool:

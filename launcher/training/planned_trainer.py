@@ -132,6 +132,8 @@ def activation_checkpointing(plan: Plan) -> dict[str, Any]:
     settings: dict[str, Any] = {"use_reentrant": reentrant}
     if plan.checkpoint_every > 1:
         settings["every_n_layers"] = plan.checkpoint_every
+    if plan.activation_offloading:
+        settings["offload"] = True
     return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": settings}
 
 

@@ -11,6 +11,7 @@ from itertools import repeat, zip_longest
 
 from msgspec import Struct, structs
 
+from planner.allocator.all_layers import standing_for, through_all_layers
 from planner.allocator.held_sizes import quantized_sizes
 from planner.allocator.large_requests import (
     Request,
@@ -22,7 +23,7 @@ from planner.allocator.large_requests import (
 )
 from planner.allocator.pass_trace import PassTrace, trace_of
 from planner.allocator.pools import SMALL_REQUEST_BYTES
-from planner.forward.model_pass import passed_layers
+from planner.forward.model_pass import PassedLayer, passed_layers
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
 from planner.workload.workload import Batch, Workload
@@ -98,13 +99,31 @@ def passed(
     few = FewLayers(trace, [], [1, *(others.count(layer) for layer in last)])
     most = MOST_CHANGES * (2 if _weights_bytes(workload, few) <= SMALL_MODEL_BYTES else 1)
     if len(trace.changes) * len(layers) <= most * len(few.counts):
-        if len(layers) > 1 + len(last):
-            trace = trace_of(workload, batch, numerics, layers, bucket_size=bucket_size)
-        return FewLayers(trace, [], [1] * len(layers))
+        return _through_all(workload, batch, numerics, layers, bucket_size=bucket_size)
     left_out: list[LeftOut] = []
     for layer, count in enumerate(few.counts):
         left_out += [held_by(trace, layer)] * (count - 1)
     return structs.replace(few, left_out=left_out)
+
+
+def _through_all(
+    workload: Workload,
+    batch: Batch,
+    numerics: Numerics,
+    layers: Sequence[PassedLayer],
+    *,
+    bucket_size: int | None,
+) -> FewLayers:
+    """Return a pass through all layers, of which as few run as tell what the others do."""
+    numbers = standing_for(layers)
+    if numbers is not None:
+        run = [layers[numbers.index(number)] for number in range(1 + max(numbers))]
+        trace = trace_of(workload, batch, numerics, run, bucket_size=bucket_size)
+        whole = through_all_layers(trace, numbers)
+        if whole is not None:
+            return FewLayers(whole, [], [numbers.count(number) for number in range(len(run))])
+    trace = trace_of(workload, batch, numerics, layers, bucket_size=bucket_size)
+    return FewLayers(trace, [], [1] * len(layers))
 
 
 def _weights_bytes(workload: Workload, few: FewLayers) -> int:

@@ -81,7 +81,7 @@ def _units_of(step: int, run: FewLayers, units: Units) -> Inserted:
 
 def _layers_of(run: FewLayers, units: Units) -> list[Unit]:
     """Return the unit of each layer that runs; where one stands for others, the largest."""
-    if len(run.counts) == len(units.layers):
+    if len(run.trace.layers) == 1 + len(units.layers):
         return list(units.layers)
     largest = max(units.layers, key=lambda unit: unit.whole_bytes)
     return [units.layers[0], *([largest] * (len(run.counts) - 1))]

@@ -73,17 +73,19 @@ class Block(Struct, eq=False):
 class Pool(ABC):
     """Blocks that nothing uses. Small and large requests have a pool each and never mix."""
 
-    __slots__ = ("blocks", "driver", "free", "small", "unmapped")
+    __slots__ = ("driver", "free", "least_rest_bytes", "small", "unmapped")
 
-    def __init__(self, *, driver: DeviceDriver, small: bool) -> None:
+    def __init__(self, *, driver: DeviceDriver, small: bool, least_rest_bytes: int) -> None:
         self.driver = driver
         self.small = small
-        self.blocks: dict[int, Block] = {}
-        """Blocks by address; a pool has its own addresses."""
-        self.free: list[tuple[int, int]] = []
-        """Bytes and address of each mapped block, in BlockComparatorSize's order."""
-        self.unmapped: list[int] = []
-        """Addresses of the other blocks, in BlockComparatorAddress's order."""
+        self.least_rest_bytes = least_rest_bytes
+        """Least bytes of a rest that is split off; a shorter one stays with its block
+        (``should_split``)."""
+        self.free: list[tuple[int, int, Block]] = []
+        """Each mapped block behind its bytes and its address, in BlockComparatorSize's order; a
+        pool has its own addresses."""
+        self.unmapped: list[tuple[int, Block]] = []
+        """Each other block behind its address, in BlockComparatorAddress's order."""
 
     @abstractmethod
     def grow(self, num_bytes: int) -> Block | None:
@@ -93,26 +95,21 @@ class Pool(ABC):
     def release_cached(self) -> None:
         """Return whole free segments or pages to the driver (``release_blocks``)."""
 
-    @abstractmethod
-    def smallest_rest_bytes(self) -> int:
-        """Return the least bytes of a rest that is split off; a shorter one stays with its block
-        (``should_split``)."""
-
     def best_fit(self, place: int) -> int:
         """Return the index of the free block to use, given the first one that is large enough."""
         return place
 
     def cached(self, num_bytes: int) -> Block | None:
         """Return a free block that is large enough, or None (``get_free_block``)."""
-        place = bisect_left(self.free, (num_bytes, 0))
-        if place == len(self.free):
+        free = self.free
+        place = bisect_left(free, (num_bytes,))
+        if place == len(free):
             return None
-        _, address = self.free.pop(self.best_fit(place))
-        return self.blocks.pop(address)
+        return free.pop(self.best_fit(place))[2]
 
     def hand_out(self, block: Block, num_bytes: int) -> None:
         """Mark a block used and keep what it has too much (``alloc_found_block``)."""
-        if block.num_bytes - num_bytes >= self.smallest_rest_bytes():
+        if block.num_bytes - num_bytes >= self.least_rest_bytes:
             self.put(block.cut(num_bytes))
         block.allocated = True
 
@@ -123,30 +120,28 @@ class Pool(ABC):
 
     def put(self, block: Block) -> None:
         """Add a block that nothing uses."""
-        self.blocks[block.address] = block
         if block.mapped:
-            insort(self.free, (block.num_bytes, block.address))
+            insort(self.free, (block.num_bytes, block.address, block))
         else:
-            insort(self.unmapped, block.address)
+            insort(self.unmapped, (block.address, block))
 
     def remove(self, block: Block) -> None:
         """Remove a block."""
-        del self.blocks[block.address]
         if block.mapped:
             del self.free[bisect_left(self.free, (block.num_bytes, block.address))]
         else:
-            del self.unmapped[bisect_left(self.unmapped, block.address)]
+            del self.unmapped[bisect_left(self.unmapped, (block.address,))]
 
     def put_merged(self, block: Block) -> None:
         """Add a block, grown by its neighbours of the same state (``try_merge_blocks``)."""
-        left, right = block.left, block.right
-        if left is not None and not left.allocated and left.mapped == block.mapped:
+        left, right, mapped = block.left, block.right, block.mapped
+        if left is not None and not left.allocated and left.mapped == mapped:
             self.remove(left)
             block.address, block.left = left.address, left.left
             block.num_bytes += left.num_bytes
             if block.left is not None:
                 block.left.right = block
-        if right is not None and not right.allocated and right.mapped == block.mapped:
+        if right is not None and not right.allocated and right.mapped == mapped:
             self.remove(right)
             block.right = right.right
             block.num_bytes += right.num_bytes
@@ -161,11 +156,9 @@ class SegmentPool(Pool):
     __slots__ = ("next_address",)
 
     def __init__(self, *, driver: DeviceDriver, small: bool) -> None:
-        super().__init__(driver=driver, small=small)
+        least = ALLOCATOR_BLOCK_BYTES if small else SMALL_REQUEST_BYTES + ALLOCATOR_BLOCK_BYTES
+        super().__init__(driver=driver, small=small, least_rest_bytes=least)
         self.next_address = 0
-
-    def smallest_rest_bytes(self) -> int:
-        return ALLOCATOR_BLOCK_BYTES if self.small else SMALL_REQUEST_BYTES + ALLOCATOR_BLOCK_BYTES
 
     def grow(self, num_bytes: int) -> Block | None:
         segment_bytes = self.segment_bytes(num_bytes)
@@ -184,8 +177,7 @@ class SegmentPool(Pool):
         return round_up(num_bytes, LARGE_ROUNDING_BYTES)
 
     def release_cached(self) -> None:
-        for _, address in tuple(self.free):
-            block = self.blocks[address]
+        for _, _, block in tuple(self.free):
             if block.left is None and block.right is None:
                 self.remove(block)
                 self.driver.give_back(block.num_bytes)
@@ -197,7 +189,7 @@ class ExpandablePool(Pool):
     __slots__ = ()
 
     def __init__(self, *, driver: DeviceDriver, small: bool) -> None:
-        super().__init__(driver=driver, small=small)
+        super().__init__(driver=driver, small=small, least_rest_bytes=ALLOCATOR_BLOCK_BYTES)
         addresses = ADDRESS_SPACE_BYTES // self.page_bytes * self.page_bytes
         self.put(Block(0, addresses, mapped=False))
 
@@ -206,21 +198,18 @@ class ExpandablePool(Pool):
         """Bytes per page."""
         return SMALL_SEGMENT_BYTES if self.small else LARGE_SEGMENT_BYTES
 
-    def smallest_rest_bytes(self) -> int:
-        return ALLOCATOR_BLOCK_BYTES
-
     def best_fit(self, place: int) -> int:
         """Return the index of the free block to use: a block counts with the unmapped bytes after
         it, so that the end is used last."""
         room, last = self.room(place), len(self.free) - 1
-        while place < last and (more := self.room(place + 1)) < room:
-            place, room = place + 1, more
+        while room > self.free[place][0] and place < last and self.room(place + 1) < room:
+            place, room = place + 1, self.room(place + 1)
         return place
 
     def room(self, place: int) -> int:
         """Return the bytes of a free block with the unmapped ones after it."""
-        num_bytes, address = self.free[place]
-        ahead = self.blocks[address].right
+        num_bytes, _, block = self.free[place]
+        ahead = block.right
         return num_bytes if ahead is None or ahead.mapped else num_bytes + ahead.num_bytes
 
     def grow(self, num_bytes: int) -> Block | None:
@@ -242,8 +231,8 @@ class ExpandablePool(Pool):
     def expandable(self, num_bytes: int) -> Block | None:
         """Return the lowest block, free or unmapped, that can grow so far
         (``find_expandable_block``)."""
-        for address in self.unmapped:
-            block = self.blocks[address]
+        for _, unmapped in self.unmapped:
+            block = unmapped
             if block.left is not None and not block.left.allocated:
                 block = block.left
             room = 0
@@ -268,8 +257,8 @@ class ExpandablePool(Pool):
         return True
 
     def release_cached(self) -> None:
-        for _, address in tuple(self.free):
-            self.unmap(self.blocks[address])
+        for _, _, block in tuple(self.free):
+            self.unmap(block)
 
     def unmap(self, block: Block) -> None:
         """Give back the pages that lie wholly in a free block (``unmap_block``)."""

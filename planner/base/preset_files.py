@@ -9,10 +9,10 @@ from typing import Literal
 
 import presets
 from planner.base.errors import InvalidFileError, InvalidRequestError, UnknownNameError
-from planner.base.home_folder import home_folder
 from planner.base.phrases import Language, Phrase
 from planner.base.strict_yaml import Spec, parse_yaml
 from planner.base.text_files import read_text
+from planner.base.user_folders import home_folder
 
 Kind = Literal["models", "gpus", "recipes"]
 Listed = Literal["models", "gpus", "recipes", "networks", "optimizers", "measurements"]

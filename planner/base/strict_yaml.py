@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
-import yaml
 from msgspec import Meta, Struct, StructMeta, ValidationError, convert, field
 from msgspec.structs import fields
 
 from planner.base.errors import InvalidFileError
 from planner.base.phrases import Phrase
+from planner.base.pyyaml import yaml
 from planner.base.text_files import read_text
 from planner.base.units import LARGEST, MOST
 from planner.base.yaml_bounds import check_aliases, check_depth

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from planner.base.errors import InvalidFileError
 from planner.base.phrases import Phrase
+from planner.base.pyyaml import yaml
 from planner.base.text_files import DEEPEST, bracket_depth
 
 MOST_VALUES = 200_000

@@ -20,6 +20,7 @@ from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.stored_quantization import QUANT_FILE, refuse_quantized_beside
 from planner.models.traced_model import TracedSpec
+from planner.plan.rope_scaling import rope_type_of
 
 if TYPE_CHECKING:
     from planner.models.hub_config import HubName
@@ -57,7 +58,12 @@ def load_hub_model(name: "HubName", hint: str = "") -> ModelPreset:
     place = f"{name.id}/config.json"
     spec = _spec_or_trace(found.content, Path(place))
     return _preset(
-        spec, name.id.partition("/")[2], hub_id=name.id, revision=found.revision, place=place
+        spec,
+        name.id.partition("/")[2],
+        hub_id=name.id,
+        revision=found.revision,
+        place=place,
+        rope_type=rope_type_of(found.content),
     )
 
 
@@ -78,12 +84,23 @@ def load_model_dir(directory: Path) -> ModelPreset:
         refuse_quantized_beside(parse_json(read_text(beside), beside), beside, content)
     spec = _spec_or_trace(content, path)
     return _preset(
-        spec, directory.resolve().name, hub_id=str(directory), revision=None, place=str(path)
+        spec,
+        directory.resolve().name,
+        hub_id=str(directory),
+        revision=None,
+        place=str(path),
+        rope_type=rope_type_of(content),
     )
 
 
 def _preset(
-    spec: ModelSpec, name: str, *, hub_id: str, revision: str | None, place: str
+    spec: ModelSpec,
+    name: str,
+    *,
+    hub_id: str,
+    revision: str | None,
+    place: str,
+    rope_type: str,
 ) -> ModelPreset:
     return ModelPreset(
         name=name,
@@ -96,6 +113,7 @@ def _preset(
         expected_params=spec.num_params,
         expected_params_source="Derived from the shape in config.json.",
         spec=spec,
+        rope_type=rope_type,
     )
 
 

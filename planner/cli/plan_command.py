@@ -28,6 +28,7 @@ from planner.decision.choose import Decision, decide_with_data
 from planner.decision.request import Prefer, Request
 from planner.hardware.multi_node import over_nodes
 from planner.models.adapter_targets import Targets
+from planner.models.long_positions import with_positions_for
 from planner.models.model_presets import ModelPreset
 from planner.plan.bounds import FEWEST_TOKENS, MOST_DROPOUT, MOST_EPOCHS, MOST_SAMPLES, MOST_TOKENS
 from planner.plan.changed_plan import changed_plan, parsed_setting
@@ -186,6 +187,13 @@ def plan(
         Option(
             "Recompute activations in every N-th layer only; 1 is every layer.",
             minimum=1,
+            group="memory",
+        ),
+    ] = None,
+    activation_offloading: Annotated[
+        bool | None,
+        Option(
+            "Keep the inputs of recomputed layers in host memory, for long sequences.",
             group="memory",
         ),
     ] = None,
@@ -403,7 +411,7 @@ def plan(
     if name is None:
         show_machine(console, cluster, save_machine, as_json=as_json)
         return
-    preset = find_model(name)
+    preset = with_positions_for(find_model(name), sequence_length)
     decision = decide_with_data(
         Request(
             model=preset,
@@ -419,6 +427,7 @@ def plan(
             offload=offload,
             activation_checkpointing=activation_checkpointing,
             checkpoint_every=checkpoint_every,
+            activation_offloading=activation_offloading,
             lora_rank=lora_rank,
             lora_dropout=lora_dropout,
             lora_targets=_targets(lora_targets),
@@ -478,7 +487,10 @@ class _Result(Struct, frozen=True, kw_only=True):
     def _write_page(self, file: OutputFile, decision: Decision, next_steps: list[str]) -> None:
         from planner.report.page.plan_page import plan_page
 
-        settled = {"offload": decision.request.offload, "packing": decision.request.packing}
+        settled = {
+            name: getattr(decision.request, name)
+            for name in ("offload", "activation_offloading", "packing")
+        }
 
         def written(changes: Mapping[str, Any]) -> str:
             options = {**self.options, **settled, "prefer": "tiers", **changes}
@@ -499,7 +511,7 @@ class _Result(Struct, frozen=True, kw_only=True):
             # Only --explain waits for every layer to be run.
             from planner.report.explain_tables import explanation
 
-            console.print(explanation(decision))
+            print_unpadded(console, explanation(decision))
         print_report(console, decision, next_steps, whole=self.verbose or self.explain)
 
 

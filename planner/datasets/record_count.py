@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from planner.base.errors import InvalidFileError
-from planner.base.home_folder import expanded
 from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.text_files import read_lines, read_text
+from planner.base.user_folders import expanded
 from planner.plan.data_section import DataSection
 
 DEMO = ROOT / "data" / "demo.jsonl"

@@ -35,6 +35,7 @@ def plan_of(decision: Decision) -> Plan:
         ),
         activation_checkpointing=chosen.layout.activation_checkpointing,
         checkpoint_every=chosen.layout.checkpoint_every,
+        activation_offloading=settings.activation_offloading,
         attention=attention_of(chosen.workload),
         loss=chosen.workload.loss,
         optimizer=settings.optimizer,
@@ -57,6 +58,7 @@ def _model(decision: Decision) -> ModelSection:
         num_params=model.spec.num_params,
         trainable_params=decision.chosen.workload.trainable_params,
         config=config_from_spec(model.spec),
+        rope_scaling=model.rope_scaling,
     )
 
 

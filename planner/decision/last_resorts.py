@@ -1,5 +1,5 @@
-"""The last resorts if no candidate fits with the recipe's settings: leaner optimizer states, then
-offload."""
+"""The last resorts if no candidate fits with the recipe's settings: leaner optimizer states,
+activations that wait on the host, then offloaded states."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from planner.base.errors import NothingFitsError
 from planner.base.phrases import Phrase
 from planner.decision.method_search import Results, possible_methods
 from planner.decision.preference import choose
-from planner.decision.remedies import offloads, shortfall
+from planner.decision.remedies import activation_offloading, offloads, shortfall
 from planner.decision.request import Request
 
 LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
@@ -18,13 +18,13 @@ LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
 
 def last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:
     """Return the fastest last resort that fits if no candidate does with the recipe's optimizer on
-    the devices, and its description: states in 8 bit, which changes the mathematics, or offload to
-    the host.
+    the devices, and its description: states in 8 bit, which changes the mathematics, or activations
+    or states on the host.
 
     Raises NothingFitsError where none fits.
     """
     found = []
-    for kind in (_leaner_optimizers(request), _offloads(request)):
+    for kind in (_leaner_optimizers(request), _waiting_activations(request), _offloads(request)):
         for changed, words in kind:
             other = possible_methods(changed)
             if any(result.fits for result in other.values()):
@@ -49,6 +49,13 @@ def _leaner_optimizers(request: Request) -> Resorts:
                 name=name,
             )
             yield structs.replace(request, optimizer=name), words
+
+
+def _waiting_activations(request: Request) -> Resorts:
+    """Yield the request with its activations on the host if the size of that is known."""
+    if request.cluster.host_ram_bytes is not None:
+        for changed in activation_offloading(request):
+            yield changed, Phrase("; nothing fits unless activations wait on the host")
 
 
 def _offloads(request: Request) -> Resorts:

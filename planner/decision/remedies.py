@@ -22,6 +22,7 @@ from planner.plan.vocabulary import (
     Method,
     Offload,
 )
+from planner.recipes.load_recipe import load_recipe
 from planner.search.candidate import Candidate
 
 LAST_RESORTS: tuple[Offload, ...] = ("optimizer", "all")
@@ -110,16 +111,33 @@ def _with_offload(request: Request) -> str | None:
     is known, offload was tried before."""
     if request.cluster.host_ram_bytes is not None:
         return None
-    for changed in offloads(request):
+    tried = [("--activation-offloading", changed) for changed in activation_offloading(request)]
+    tried += [(f"--offload {changed.offload}", changed) for changed in offloads(request)]
+    for option, changed in tried:
         fitting = (search_method(changed, method).best for method in request.methods)
         found = next((candidate for candidate in fitting if candidate is not None), None)
         if found is not None:
             return Phrase(
-                "With {gib} GiB of host memory, --offload {offload} fits.",
+                "With {gib} GiB of host memory, {option} fits.",
                 gib=format_gib(found.host.node_bytes),
-                offload=changed.offload,
+                option=option,
             )
     return None
+
+
+def activation_offloading(request: Request) -> Iterator[Request]:
+    """Yield the request with activations that wait on the host, if it leaves that open and there is
+    a device whose memory is its own."""
+    card, spec = request.cluster.accelerator, request.model.spec
+    recomputes = request.activation_checkpointing is not False and spec.can_recompute
+    separate = request.cluster.device == "cuda" and not card.unified_memory
+    if (
+        request.activation_offloading is None
+        and separate
+        and recomputes
+        and not isinstance(spec, TracedSpec)
+    ):
+        yield structs.replace(request, activation_offloading=True)
 
 
 def offloads(request: Request) -> Iterator[Request]:
@@ -140,6 +158,7 @@ def _change(request: Request, leanest: Candidate) -> str:
         _unpinned(request),
         _lower_ranks(request),
         _leaner_methods(request),
+        _leaner_bases(request),
         _shorter(request, leanest),
     ):
         for words, changed in options:
@@ -162,12 +181,15 @@ def _unpinned(request: Request) -> Options:
         pinned = getattr(request, name)
         if pinned is not None:
             changes[f"--{name.replace('_', '-')} {pinned}"] = {name: None}
-    if request.activation_checkpointing is False:
-        changes["--no-activation-checkpointing"] = {"activation_checkpointing": None}
-    if request.checkpoint_every not in (None, 1):
-        changes[f"--checkpoint-every {request.checkpoint_every}"] = {"checkpoint_every": None}
-    if request.memory_limit_bytes is not None:
-        changes["--memory-limit"] = {"memory_limit_bytes": None}
+    kept, offloaded = request.activation_checkpointing is False, request.activation_offloading
+    every, limited = request.checkpoint_every, request.memory_limit_bytes is not None
+    pins: tuple[tuple[str, str, object], ...] = (
+        ("--no-activation-checkpointing", "activation_checkpointing", kept),
+        ("--activation-offloading", "activation_offloading", offloaded),
+        (f"--checkpoint-every {every}", "checkpoint_every", every not in (None, 1)),
+        ("--memory-limit", "memory_limit_bytes", limited),
+    )
+    changes |= {option: {name: None} for option, name, pinned in pins if pinned}
     for option, change in changes.items():
         yield Phrase("Without {option} it", option=option), structs.replace(request, **change)
     if len(changes) > 1:
@@ -202,6 +224,14 @@ def _leaner_methods(request: Request) -> Options:
                         options=f"--offload {request.offload}",
                     )
                     yield words, structs.replace(request, method=method, offload=None)
+
+
+def _leaner_bases(request: Request) -> Options:
+    """Yield the request with a base in 4 bit instead of 8, which packs routed experts, too."""
+    recipe = request.recipe
+    quantization = None if recipe is None else recipe.quantization
+    if quantization is not None and quantization.quant_type == "int8":
+        yield "--recipe qlora", structs.replace(request, recipe=load_recipe("qlora"))
 
 
 def _shorter(request: Request, leanest: Candidate) -> Options:

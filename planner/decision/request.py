@@ -47,6 +47,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """Offload to the host; None allows it as a last resort (planner/decision/last_resorts.py)."""
     activation_checkpointing: bool | None = None
     checkpoint_every: int | None = None
+    activation_offloading: bool | None = None
+    """Whether inputs of recomputed layers wait in host memory; None allows it as a last resort."""
     lora_rank: int | None = None
     lora_dropout: float | None = None
     lora_targets: Targets | None = None

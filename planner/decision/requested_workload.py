@@ -33,6 +33,7 @@ def workload(request: Request, method: Method) -> Workload:
         "attention": request.attention or recipe.attention or "sdpa",
         "epochs": request.epochs or recipe.epochs,
         "optimizer": _optimizer(request, recipe.optimizer),
+        "activation_offloading": bool(request.activation_offloading),
     }
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)
@@ -107,6 +108,8 @@ def _shards_as_set(request: Request, strategy: Strategy) -> bool:
 
 def _recomputes_as_set(request: Request, checkpointing: int) -> bool:
     if checkpointing and not request.model.spec.can_recompute:
+        return False
+    if request.activation_offloading and not checkpointing:
         return False
     if request.checkpoint_every is not None:
         return checkpointing == request.checkpoint_every

@@ -3,6 +3,7 @@
 from planner.forward.decoder import Decoder
 from planner.forward.norms import norm
 from planner.tape import operators as ops
+from planner.tape.embedding_operator import embedding
 from planner.tape.tensors import Parameter, Tensor
 
 
@@ -15,7 +16,9 @@ def embedded(
     its gradient is there.
     """
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
-    x = ops.embedding(tape, table, tokens=batch.tokens, hidden_size=model.hidden_size)
+    x = embedding(
+        tape, table, tokens=batch.tokens, hidden_size=model.hidden_size, device=batch.device
+    )
     if model.scaled_embeddings:
         x = ops.unary(tape, x, "embedding, scaled")
     if needs_gradient and not table.trains:
@@ -38,9 +41,10 @@ def _positions(decoder: Decoder) -> Tensor:
     """Mirror GPT2Model.forward, whose positions are the same for every sample; OPT counts each
     sample's own."""
     model, batch = decoder.workload.model, decoder.batch
-    return ops.embedding(
+    return embedding(
         decoder.tape,
         decoder.parameter("embed_positions", model.position_params),
         tokens=batch.tokens if model.position_offset else batch.sequence_length,
         hidden_size=model.hidden_size,
+        device=batch.device,
     )

@@ -11,6 +11,7 @@ from planner.models.model_spec import PER_LAYER_PROJECTION
 from planner.tape import expert_operators as routing
 from planner.tape import operators as ops
 from planner.tape import view_operators as views
+from planner.tape.embedding_operator import embedding
 from planner.tape.tensors import Parameter, Storage, Tensor
 
 
@@ -142,7 +143,8 @@ def _placeholders(decoder: Decoder, x: Tensor) -> list[Tensor]:
 
 def _looked_up(decoder: Decoder, table: Parameter, width: int) -> Tensor:
     tape = decoder.tape
-    rows = ops.embedding(tape, table, tokens=decoder.batch.tokens, hidden_size=width)
+    batch = decoder.batch
+    rows = embedding(tape, table, tokens=batch.tokens, hidden_size=width, device=batch.device)
     return ops.unary(tape, rows, "per-layer embedding, scaled")
 
 

@@ -28,6 +28,13 @@ WINDOW_OF_NOTHING = frozenset({"qwen2_moe"})
 read: transformers/models/qwen2_moe/modeling_qwen2_moe.py and configuration_qwen2_moe.py at 5.23.
 """
 
+MASK_AS_INPUT = frozenset({"gpt2"})
+"""Architectures whose layers get the mask by its place among the arguments, as hidden states are,
+and not by its name: checkpointing saves it for each layer.
+
+read: transformers/models/gpt2/modeling_gpt2.py at 5.23, GPT2Model.forward.
+"""
+
 
 class PassedLayer(Struct, frozen=True):
     """One layer of a pass: its kind, and whether its activations are recomputed."""
@@ -171,7 +178,9 @@ class ModelPass:
         position_ids = tape.new(batch.sequence_length, INT64, "position ids")
         masks = self._masks(table.width)
         windows = {layer.kind.sliding_window for layer in self._layers if layer.recomputed}
-        shared = [position_ids, *(mask for window, mask in masks.items() if window in windows)]
+        seen = [mask for window, mask in masks.items() if window in windows]
+        given = seen if self._workload.model.model_type in MASK_AS_INPUT else []
+        shared = [position_ids, *([] if given else seen)]
         tables = self._decoder.rotary_tables(table.width)
         if self._workload.model.local_rotary and self._trains:
             self._held += [table for pair in tables.values() if pair for table in pair]
@@ -184,7 +193,7 @@ class ModelPass:
             gate = part_of_a_layer(self._decoder)
             if passed.recomputed:
                 arguments = [*shared, *self._handed_on(beside)]
-                x, beside = self._checkpointed(layer, x, tables[kind], gate, arguments, keys)
+                x, beside = self._checkpointed(layer, x, tables[kind], gate, given, arguments, keys)
                 del arguments
             else:
                 with self._decoder.sharing(keys):
@@ -251,20 +260,31 @@ class ModelPass:
         x: Tensor,
         tables: Tables | None,
         gate: Tensor | None,
+        masks: list[Tensor],
         shared: list[Tensor],
         keys: SharedKeys,
     ) -> tuple[Tensor, Tensor | None]:
-        def run(given: Tensor, part: Tensor | None = gate, _held: list[Tensor] = shared) -> Tensor:
-            """Checkpointing holds every argument of the layer until it has run again."""
+        """Run a layer that runs again in backward, on its inputs: hidden states, the part of the
+        per-layer inputs where there is one, and ``masks``. Checkpointing holds what is ``shared``,
+        its keyword arguments, until it has run again."""
+
+        gated = gate is not None
+
+        def run(given: Tensor, *beside: Tensor, _held: list[Tensor] = shared) -> Tensor:
+            part = beside[0] if gated else None
             with self._decoder.sharing(keys):
                 return decoder_layer(self._decoder, layer, given, tables, part)
 
         settings = self._workload.settings
+        inputs = (x, *masks) if gate is None else (x, gate, *masks)
+        offloaded = settings.activation_offloading
         hides_inputs = settings.quantization is not None and settings.quantization.hides_inputs
         sharded_adapters = settings.adapter is not None and self._numerics.keeps_linear_inputs
         if hides_inputs or sharded_adapters:
-            parts = () if gate is None else (gate,)
             return self.tape.checkpoint_reentrant(
-                lambda *given: (run(*given), self._decoder.taken_beside()), x, *parts
+                lambda *given: (run(*given), self._decoder.taken_beside()),
+                *inputs,
+                offloaded=offloaded,
             )
-        return self.tape.checkpoint(run, x), self._decoder.taken_beside()
+        output = self.tape.checkpoint(run, *inputs, offloaded=offloaded)
+        return output, self._decoder.taken_beside()

@@ -12,7 +12,8 @@ A rank's memory is resident memory at the largest moment of each phase:
              the device. ZeRO-1 and ZeRO-2 flatten what trains in host
              memory where the device has no room for a copy (stage_1_and_2.py, __init__)
     train    what is offloaded, and paged optimizer states, which may be here when the device
-             has no room for them
+             has no room for them; the inputs of recomputed layers of one micro-batch, where
+             activations are offloaded
     save     the first rank copies a file whole before it is written (safetensors/torch.py at
              0.8.0, _flatten_as_ptr), up to 50 GB of it (transformers/modeling_utils.py at
              5.23.0); under ZeRO-3 it has gathered all files in host memory, which are written
@@ -26,7 +27,8 @@ from planner.base.units import FP32_BYTES, ceil_div
 from planner.hardware.cluster import PROCESS_BYTES, Cluster, Device
 from planner.memory.device_memory import resident_bytes
 from planner.memory.expert_loading import stacked_on_host, stacked_params
-from planner.memory.footprint import Footprint
+from planner.memory.footprint import Footprint, gradient_sink, worst_batch
+from planner.memory.micro_batch import micro_batch
 from planner.memory.model_states import frozen_bytes, model_states
 from planner.memory.quantized_loading import quantized_from
 from planner.memory.zero_1_2 import Partition, flat_states_bytes, partitions
@@ -92,6 +94,7 @@ def host_memory(
     kinds = numerics_of(workload, layout)
     held = PROCESS_BYTES + offloaded_bytes(workload, layout, kinds)
     held += _paged(workload, layout, kinds)
+    held += _offloaded_activations(workload, layout, kinds)
     load = _load_bytes(workload, layout, cluster, kinds)
     checkpoint = workload.model.num_params * kinds.compute
     mapped = 0
@@ -191,6 +194,19 @@ def offloaded_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
     accumulates = layout.gradient_accumulation_steps > 1
     cuts = partitions(workload, layout.world_size)
     return sum(_offloaded_group(cut, kinds, accumulates) for cut in cuts)
+
+
+def _offloaded_activations(workload: Workload, layout: Layout, kinds: Numerics) -> int:
+    """Return the bytes of one rank's inputs of recomputed layers, each in a pinned block.
+
+    read: torch/autograd/graph.py at 2.13, save_on_cpu.
+    """
+    if not workload.settings.activation_offloading:
+        return 0
+    batch = worst_batch(workload, layout, "cuda")
+    checkpointing, sink = layout.checkpointing, gradient_sink(layout)
+    passes = micro_batch(workload, batch, kinds, checkpointing=checkpointing, sink=sink)
+    return sum(map(pinned, passes.to_host))
 
 
 def _offloaded_group(cut: Partition, kinds: Numerics, accumulates: bool) -> int:

@@ -21,7 +21,7 @@ from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import Numerics
 from planner.workload.layout import Layout
-from planner.workload.settings_cache import PASS, cached_by_settings
+from planner.workload.settings_cache import PASS, TRAINING_PASS, cached_by_settings
 from planner.workload.workload import Batch, Workload
 
 Amounts = Counter[Owner]
@@ -124,6 +124,8 @@ class MicroBatch(Struct, frozen=True):
     """Stretches of forward: what comes before the layers, then each layer."""
     waiting: Amounts
     """Bytes that go when backward has ended: a gradient that no bucket holds."""
+    to_host: tuple[int, ...] = ()
+    """Bytes of each tensor that waits in host memory for the backward pass."""
 
     @property
     def layers_backward(self) -> Amounts:
@@ -170,7 +172,7 @@ def micro_batch(
     )
 
 
-@cached_by_settings(*PASS)
+@cached_by_settings(*TRAINING_PASS)
 def tape_pass(
     workload: Workload,
     batch: Batch,
@@ -243,6 +245,8 @@ class _Passed(Struct, frozen=True):
     """Bytes that go after the last of backward."""
     largest_of_head_bytes: int
     """Bytes of the largest tensor between the last layer's forward pass and its backward pass."""
+    to_host: list[list[int]]
+    """Bytes of each tensor that waits in host memory, by layer."""
 
     @property
     def holes_bytes(self) -> int:
@@ -260,7 +264,7 @@ class _Passed(Struct, frozen=True):
         return self.largest_of_head_bytes + freed
 
 
-@cached_by_settings(*PASS)
+@cached_by_settings(*TRAINING_PASS)
 def stretches_of(
     workload: Workload,
     batch: Batch,
@@ -294,6 +298,10 @@ def stretches_of(
         rest=rest,
         waiting=_waiting(run.tape),
         largest_of_head_bytes=max(event[0] for event in _head_events(run)),
+        to_host=[
+            [num_bytes for layer, num_bytes in run.tape.offloaded if layer == number]
+            for number in range(1, len(layers) + 1)
+        ],
     )
 
 
@@ -443,4 +451,5 @@ def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
         head_holes_bytes=run.holes_bytes,
         ahead=(run.before, *(run.layers[n] for n in layers)),
         waiting=run.waiting,
+        to_host=tuple(num_bytes for n in layers for num_bytes in run.to_host[n]),
     )

@@ -19,13 +19,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidFileError, InvalidRequestError, one_line
-from planner.base.home_folder import expanded
 from planner.base.output_file import digest, write_whole
 from planner.base.phrases import Joined, Phrase
 from planner.base.strict_json import parse_json
 from planner.base.text_files import MOST_BYTES, read_text
+from planner.base.user_folders import cache_directory, expanded
 
 ANSWER_S = 8.0
 """Seconds for the whole answer; without a limit a look-up of the host's name can take minutes."""

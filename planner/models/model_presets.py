@@ -8,6 +8,7 @@ from planner.base.preset_files import ROOT, Source, preset_names, resolve_name
 from planner.base.strict_yaml import Spec, read_spec
 from planner.base.text_files import read_text
 from planner.models.model_spec import ModelSpec
+from planner.plan.schema import RopeScaling
 
 _HUB_ID = re.compile(r"^hub_id: (\S+)$", re.MULTILINE)
 
@@ -25,6 +26,10 @@ class ModelPreset(Spec):
     expected_params: int
     expected_params_source: str
     spec: ModelSpec
+    rope_type: str = "default"
+    """Scaling of rotary positions that the model comes with, by transformers' name."""
+    rope_scaling: RopeScaling | None = None
+    """Scaling to positions beyond the model's own."""
 
 
 def load_model(name: str) -> ModelPreset:

@@ -42,6 +42,17 @@ from planner.plan.vocabulary import (
 )
 
 
+class RopeScaling(Spec):
+    """Rotary positions beyond those that a model was trained with, by YaRN (arXiv:2309.00071)."""
+
+    rope_type: Literal["yarn"]
+    """Kind of the scaling, by transformers' name."""
+    factor: Annotated[float, Meta(ge=1)]
+    """Positions over those that the model was trained with."""
+    original_max_position_embeddings: PositiveInt
+    """Positions that the model was trained with."""
+
+
 class ModelSection(Spec):
     """The model that is trained."""
 
@@ -59,6 +70,8 @@ class ModelSection(Spec):
     """Number of parameters that are trained."""
     config: dict[str, Any] | None = None
     """transformers' configuration of the shape, which a rehearsal builds the model from."""
+    rope_scaling: RopeScaling | None = None
+    """Scaling of the model's rotary positions; None for the positions that it has."""
 
 
 class HardwareSection(Spec):
@@ -433,6 +446,8 @@ class Plan(Spec):
     """Whether activations are recomputed in the backward pass."""
     checkpoint_every: PositiveInt = 1
     """Every how many layers one recomputes its activations: those whose number it divides."""
+    activation_offloading: bool = False
+    """Whether the inputs of recomputed layers wait in host memory for the backward pass."""
     attention: Attention
     """Attention implementation, by transformers' name."""
     loss: Loss
@@ -481,5 +496,13 @@ class Plan(Spec):
                     "checkpoint_every ({checkpoint_every}) says which layers are recomputed, and "
                     "activation_checkpointing is false: make it true, or checkpoint_every 1",
                     checkpoint_every=self.checkpoint_every,
+                )
+            )
+        if self.activation_offloading and not self.activation_checkpointing:
+            raise ValueError(
+                Phrase(
+                    "activation_offloading moves the inputs of recomputed layers, and "
+                    "activation_checkpointing is false: make it true, or activation_offloading "
+                    "false"
                 )
             )

@@ -30,7 +30,7 @@ LIMITS = {
     "communication": Phrase("exposed communication"),
     "host": Phrase("kernel launches, which take the host longer than the kernels run"),
     "update": Phrase("the optimizer's update"),
-    "offload": Phrase("offloaded states and the host's update"),
+    "offload": Phrase("copies to and from the host, and its update"),
     "dequantization": Phrase("dequantization"),
     "memory": Phrase("memory bandwidth"),
 }

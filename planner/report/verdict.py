@@ -1,5 +1,6 @@
 """The first lines of the report: whether it fits and by how much, what is trained, how fast."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from rich.console import Group, RenderableType
@@ -157,7 +158,7 @@ def notes(decision: Decision) -> list[str]:
                 traced=traced,
             )
         )
-    found += _wrapper_notes(model)
+    found += [*_wrapper_notes(model), *_position_notes(model)]
     work = chosen.workload
     found += [
         note
@@ -166,6 +167,18 @@ def notes(decision: Decision) -> list[str]:
     ]
     lacking = lacking_now(cluster, host_bytes=chosen.host.node_bytes, disk_bytes=chosen.disk_bytes)
     return found if lacking is None else [*found, lacking]
+
+
+def _position_notes(model: ModelPreset) -> Iterator[str]:
+    """Yield the note on positions that are scaled."""
+    scaling = model.rope_scaling
+    if scaling is not None:
+        yield Phrase(
+            "positions are scaled by YaRN (arXiv:2309.00071) from {own:,} to {most:,}, which takes "
+            "no memory; short samples may lose a little by it",
+            own=scaling.original_max_position_embeddings,
+            most=model.spec.max_position_embeddings,
+        )
 
 
 def _limit_note(decision: Decision) -> str | None:

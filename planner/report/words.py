@@ -43,6 +43,8 @@ def headline(chosen: Candidate) -> str:
         if recomputed
         else Phrase("activations kept")
     )
+    if chosen.workload.settings.activation_offloading:
+        kept += Phrase(" from the host's memory")
     parts = METHOD_TITLES[chosen.method], where, _precision(chosen), kept, *chosen.departures
     return Joined(", ", parts)
 

@@ -201,7 +201,8 @@ class Candidate(Struct, frozen=True, kw_only=True, dict=True):
         host = self.cluster.host_ram_bytes
         if self.cluster.accelerator.unified_memory:
             return True  # the host's share is in what the device needs
-        return self.layout.offload == "none" or host is None or self.host.node_bytes <= host
+        offloads = self.layout.offload != "none" or self.workload.settings.activation_offloading
+        return not offloads or host is None or self.host.node_bytes <= host
 
 
 def _to_nanoseconds(seconds: float) -> float:

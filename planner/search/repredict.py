@@ -98,6 +98,7 @@ def workload_of(plan: Plan) -> Workload:
         data=plan.data,
         attention=plan.attention,
         loss=plan.loss,
+        activation_offloading=plan.activation_offloading,
     )
     spec = spec_from_config(plan.model.config, _HERE)
     precision = plan.precision

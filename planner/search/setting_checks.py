@@ -18,6 +18,7 @@ from planner.models.adapter_targets import (
     misunderstood_targets,
 )
 from planner.models.model_spec import ModelSpec
+from planner.models.traced_model import TracedSpec
 from planner.plan.bounds import FEWEST_TOKENS
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import (
@@ -51,6 +52,7 @@ class StatedSettings(Struct, frozen=True, kw_only=True):
     sequence_length: int | None = None
     checkpoint_every: int | None = None
     activation_checkpointing: bool | None = None
+    activation_offloading: bool = False
     strategy: Strategy | None = None
     zero_stage: int | None = None
     offload: Offload | None = None
@@ -71,6 +73,7 @@ def check_stated(stated: StatedSettings) -> None:
     _check_ranks(stated)
     _check_strategy(stated)
     _check_offload(stated)
+    _check_activation_offloading(stated)
     _check_targets(stated)
     _check_precision(stated)
     _check_loss(stated)
@@ -83,6 +86,7 @@ _KEYS = {
     "sequence_length": "batch.sequence_length",
     "checkpoint_every": "checkpoint_every",
     "activation_checkpointing": "activation_checkpointing",
+    "activation_offloading": "activation_offloading",
     "strategy": "parallel.strategy",
     "zero_stage": "parallel.zero_stage",
     "offload": "parallel.offload",
@@ -112,6 +116,7 @@ def check_plan(plan: Plan) -> None:
             sequence_length=plan.batch.sequence_length,
             checkpoint_every=plan.checkpoint_every if plan.activation_checkpointing else None,
             activation_checkpointing=plan.activation_checkpointing,
+            activation_offloading=plan.activation_offloading,
             strategy=plan.parallel.strategy,
             zero_stage=plan.parallel.zero_stage,
             offload=plan.parallel.offload,
@@ -186,6 +191,50 @@ def _check_offload(stated: StatedSettings) -> None:
                 said=stated.said("offload"),
                 zero_stage=stated.said("zero_stage"),
                 stages=stages,
+            )
+        )
+
+
+def _check_activation_offloading(stated: StatedSettings) -> None:
+    """Refuse to offload activations where no device has them, or where they would be kept."""
+    if not stated.activation_offloading:
+        return
+    name, card = stated.names["activation_offloading"], stated.cluster.accelerator
+    if stated.cluster.device == "cpu" or card.unified_memory:
+        raise InvalidRequestError(
+            Phrase(
+                "{said} moves what a GPU holds to host memory, and {device} has one memory for "
+                "both: {way_out}",
+                said=name,
+                device=card.device_name,
+                way_out=stated.way_out,
+            )
+        )
+    if stated.activation_checkpointing is False:
+        raise InvalidRequestError(
+            Phrase(
+                "{said} recomputes activations and {option} keeps them: leave one of the two out",
+                said=name,
+                option=stated.names["activation_checkpointing"],
+            )
+        )
+    if isinstance(stated.model, TracedSpec):
+        raise InvalidRequestError(
+            Phrase(
+                "{said} is planned for models with formulas, and {model_name} has none: {way_out}",
+                said=name,
+                model_name=stated.model_name,
+                way_out=stated.way_out,
+            )
+        )
+    if stated.model is not None and not stated.model.can_recompute:
+        raise InvalidRequestError(
+            Phrase(
+                "{said} recomputes activations, which transformers cannot do for {model_type}: "
+                "{way_out}",
+                said=name,
+                model_type=stated.model.model_type,
+                way_out=stated.way_out,
             )
         )
 

@@ -28,7 +28,7 @@ from planner.speed.step_time import launch_s
 from planner.tape.counting_tape import Kernel
 from planner.tape.tape import MATRIX_PRODUCTS
 from planner.workload.dtypes import Numerics, numerics_of
-from planner.workload.settings_cache import PASS, cached_by_settings
+from planner.workload.settings_cache import TRAINING_PASS, cached_by_settings
 from planner.workload.workload import Workload
 
 IN_FP32 = 5 * FP32_BYTES
@@ -61,7 +61,7 @@ def most_saved_s(candidate: Candidate) -> float:
     return layout.gradient_accumulation_steps * pass_s + ROUNDED_S
 
 
-@cached_by_settings(*PASS, "sequence_length")
+@cached_by_settings(*TRAINING_PASS, "sequence_length")
 def _most_saved_of_pass_s(
     fused: Workload,
     kinds: Numerics,
@@ -85,7 +85,7 @@ def _most_saved_of_pass_s(
     return max(0.0, before - after)
 
 
-@cached_by_settings(*PASS, "sequence_length")
+@cached_by_settings(*TRAINING_PASS, "sequence_length")
 def _least_change(
     fused: Workload, kinds: Numerics, samples: int, device: Device, speed: Rates
 ) -> _Change:

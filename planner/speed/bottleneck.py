@@ -82,7 +82,9 @@ def _against_the_update(_workload: Workload, layout: Layout) -> str:
     )
 
 
-def _against_offload(_workload: Workload, _layout: Layout) -> str:
+def _against_offload(_workload: Workload, layout: Layout) -> str:
+    if layout.offload == "none":
+        return Phrase("activations that stay on the device need no copies")
     return Phrase(
         "a larger global batch moves states less often; more or larger GPUs need no offloading"
     )

@@ -123,6 +123,8 @@ class Rates(Struct, frozen=True):
 
         On the CPU blocks of at least ``mapped_from`` bytes are new memory.
         """
+        if kernel.kind == "host copy":
+            return kernel.num_bytes / self.links.host_bytes_per_s
         if self.measured is not None:
             return measured_seconds(kernel, self.measured, mapped_from)
         moved = kernel.num_bytes / self.bandwidth_bytes_per_s

@@ -23,12 +23,12 @@ from planner.speed.flops import micro_batch_flops, recomputed_share
 from planner.speed.measured_kernels import LARGEST_REUSED, mapped_from_bytes
 from planner.tape.counting_tape import CountingTape, Kernel, KernelPhase
 from planner.workload.dtypes import Numerics
-from planner.workload.settings_cache import PASS, cached_by_settings
+from planner.workload.settings_cache import TRAINING_PASS, cached_by_settings
 from planner.workload.workload import Batch, Workload
 
 KernelPlace = tuple[LayerKind, bool] | None
 """Kind of the layer that launches a kernel and whether it is recomputed; None outside of layers."""
-TimePart = Literal["products", "elementwise", "dequantize"]
+TimePart = Literal["products", "elementwise", "dequantize", "host copies"]
 
 
 class Growing(Struct, frozen=True):
@@ -69,6 +69,8 @@ class PassTime(Struct, frozen=True):
     products_s: float
     elementwise_s: float
     dequantize_s: float
+    host_copies_s: float
+    """Seconds of copies to and from the host."""
     forward_s: float
     backward_s: float
     """Seconds of backward, recomputation included."""
@@ -82,7 +84,7 @@ class PassTime(Struct, frozen=True):
     @property
     def busy_s(self) -> float:
         """Seconds in which kernels run."""
-        return self.products_s + self.elementwise_s + self.dequantize_s
+        return self.products_s + self.elementwise_s + self.dequantize_s + self.host_copies_s
 
 
 class _Spans:
@@ -174,6 +176,7 @@ def of_model(
 PART: dict[str, TimePart] = {
     **dict.fromkeys(("elementwise", "exponential", "random"), "elementwise"),
     "dequantize": "dequantize",
+    "host copy": "host copies",
 }
 """Part of a pass's time by the kind of kernel; all other kinds are products."""
 
@@ -201,6 +204,7 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
         products_s=seconds["products"],
         elementwise_s=seconds["elementwise"],
         dequantize_s=seconds["dequantize"],
+        host_copies_s=seconds["host copies"],
         forward_s=phases["forward"],
         backward_s=phases["backward"] + phases["recompute"],
         model_flops=model_flops,
@@ -219,20 +223,20 @@ def _counted(workload: Workload, kinds: Numerics, samples: int, device: Device) 
     return count(workload, kinds, device)
 
 
-@cached_by_settings(*PASS, "sequence_length")
+@cached_by_settings(*TRAINING_PASS, "sequence_length")
 def _single(workload: Workload, kinds: Numerics, device: Device) -> ModelPass:
     length = workload.settings.sequence_length
     batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
     return _run(workload, kinds, batch)
 
 
-@cached_by_settings(*PASS, "sequence_length")
+@cached_by_settings(*TRAINING_PASS, "sequence_length")
 def _of_one_sample(workload: Workload, kinds: Numerics, device: Device) -> Counted:
     first = _single(workload, kinds, device)
     return _counted_from(workload, 1, first, first)
 
 
-@cached_by_settings(*PASS, "sequence_length")
+@cached_by_settings(*TRAINING_PASS, "sequence_length")
 def _of_more_samples(workload: Workload, kinds: Numerics, device: Device) -> Counted:
     """Return kernels of any number of samples but one.
 
@@ -286,7 +290,7 @@ SETTLED_FROM = 8
 matrix products do so from some hundreds of rows on."""
 
 
-@cached_by_settings(*PASS, "sequence_length")
+@cached_by_settings(*TRAINING_PASS, "sequence_length")
 def _ends(
     workload: Workload, kinds: Numerics, device: Device, speed: Rates, samples: int
 ) -> tuple[PassTime, PassTime]:
@@ -308,6 +312,7 @@ def _mixed(a: PassTime, b: PassTime, share: float) -> PassTime:
         products_s=between(a.products_s, b.products_s),
         elementwise_s=between(a.elementwise_s, b.elementwise_s),
         dequantize_s=between(a.dequantize_s, b.dequantize_s),
+        host_copies_s=between(a.host_copies_s, b.host_copies_s),
         forward_s=between(a.forward_s, b.forward_s),
         backward_s=between(a.backward_s, b.backward_s),
         model_flops=round(between(a.model_flops, b.model_flops)),
@@ -325,6 +330,7 @@ def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) 
         products_s=flops.hardware / speed.products_16_per_s,
         elementwise_s=0.0,
         dequantize_s=0.0,
+        host_copies_s=0.0,
         forward_s=flops.forward / speed.products_16_per_s,
         backward_s=again / speed.products_16_per_s,
         model_flops=flops.model,

@@ -43,7 +43,7 @@ class StepTime(Struct, frozen=True):
     exposed_communication_s: float
     """Seconds of communication that no compute hides."""
     offload_s: float
-    """Seconds of transfers to and from the host, and of its update."""
+    """Seconds of copies of states and activations to and from the host, and of its update."""
     hidden_communication_s: float
     """Seconds of communication beside compute, which are in no other part."""
     model_flops: int
@@ -100,9 +100,8 @@ def step_time(
         launch_s=times * launch_s(passed, with_hooks(speed, layout.strategy)),
         update_s=0.0 if offloads else update_s(workload, layout, kinds, speed),
         exposed_communication_s=sent.exposed_s,
-        offload_s=(
-            offload_s(workload, layout, kinds, speed, cluster.gpus_per_node) if offloads else 0.0
-        ),
+        offload_s=times * passed.host_copies_s
+        + (offload_s(workload, layout, kinds, speed, cluster.gpus_per_node) if offloads else 0.0),
         hidden_communication_s=sent.hidden_s,
         model_flops=times * passed.model_flops,
         hardware_flops=times * passed.hardware_flops,
@@ -122,9 +121,9 @@ def update_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) 
 def offload_s(
     workload: Workload, layout: Layout, kinds: Numerics, speed: Rates, ranks_per_node: int
 ) -> float:
-    """Return seconds of moving gradients in fp32 to the host, updating there, and moving parameters
-    back, once per step; offloaded parameters are fetched twice per micro-batch. None of it is
-    hidden.
+    """Return seconds of offloaded states: of moving gradients in fp32 to the host, updating there,
+    and moving parameters back, once per step; offloaded parameters are fetched twice per
+    micro-batch. None of it is hidden.
 
     Each card has a slot of its own, and all ranks of a node share one host: it updates their shards
     in the time that it takes for all of them.

@@ -19,9 +19,12 @@ from planner.tape.tape import GradientSink, ProductKind, RunAgain, Tape
 from planner.tape.tensors import RENAMED, Backward, Node, Owner, Region, Storage, Tensor
 
 KernelPhase = Literal["forward", "backward", "recompute"]
-KernelKind = ProductKind | Literal["elementwise", "exponential", "random", "dequantize"]
-"""Kind of a kernel. The three after the products move data: ``exponential`` computes one for every
-element, ``random`` draws its numbers; a device may be slower at both than at moving."""
+KernelKind = (
+    ProductKind | Literal["elementwise", "exponential", "random", "dequantize", "host copy"]
+)
+"""Kind of a kernel. Those after the products move data: ``exponential`` computes one for every
+element, ``random`` draws its numbers; a device may be slower at both than at moving. ``host copy``
+moves it between the device and pinned memory of the host."""
 
 
 class Kernel(Struct, frozen=True):
@@ -100,6 +103,12 @@ class CountingTape(Tape):
 
     def draws(self, elements: int, width: int) -> None:
         self._announced = _Announced("random", 0, elements * width, width)
+
+    def goes_to_host(self, num_bytes: int) -> None:
+        self._launch(_Announced("host copy", 0, num_bytes, 1), 0)
+
+    def comes_from_host(self, num_bytes: int) -> None:
+        self._announced = _Announced("host copy", 0, num_bytes, 1)
 
     def exponentiates(self) -> None:
         self._exponentiates = True
@@ -183,14 +192,16 @@ class CountingTape(Tape):
         self._phase = "backward"
         super().backward(output, gradient)
 
-    def checkpoint_reentrant(self, run: RunAgain, *given: Tensor) -> tuple[Tensor, Tensor | None]:
+    def checkpoint_reentrant(
+        self, run: RunAgain, *given: Tensor, offloaded: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         def timed(*inputs: Tensor) -> tuple[Tensor, Tensor | None]:
             before, self._phase = self._phase, self._again[self._phase]
             made = run(*inputs)
             self._phase = before
             return made
 
-        return super().checkpoint_reentrant(timed, *given)
+        return super().checkpoint_reentrant(timed, *given, offloaded=offloaded)
 
     def _recompute(self, region: Region) -> None:
         self._phase = "recompute"

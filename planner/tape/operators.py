@@ -105,17 +105,6 @@ def dequantized(tape: Tape, weights: int, width: int) -> tuple[Tensor, Tensor]:
     return scales, tape.new(weights, width, "dequantized weight", "workspace")
 
 
-def embedding(tape: Tape, weight: Tensor, *, tokens: int, hidden_size: int) -> Tensor:
-    """Return rows of a table; its gradient is as large as the table."""
-    elements, width = weight.elements, weight.width
-
-    def backward(_gradient: Tensor) -> list[Tensor | None]:
-        return [tape.new(elements, width, "gradient of the embedding")]
-
-    output = tape.new(tokens * hidden_size, width, "embedding")
-    return tape.record(output, (weight,), (weight,), backward)
-
-
 def add(tape: Tape, a: Tensor, b: Tensor, name: str) -> Tensor:
     """Return ``a + b``, which saves nothing: both operands get the same gradient, summed for one
     that was broadcast."""

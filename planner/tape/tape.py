@@ -13,7 +13,7 @@ later ones are added to it.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from heapq import heappop, heappush
 from typing import Literal
@@ -27,6 +27,7 @@ from planner.tape.tensors import (
     Parameter,
     Queue,
     Region,
+    RegionInput,
     Storage,
     StorageEvent,
     Tensor,
@@ -77,6 +78,12 @@ class UncountedWork:
         """State that a kernel without an output on the tape reads and writes so many bytes,
         ``made`` of them in new memory, or is the product stated before."""
 
+    def goes_to_host(self, num_bytes: int) -> None:
+        """State that a kernel without an output on the device copies so many bytes to the host."""
+
+    def comes_from_host(self, num_bytes: int) -> None:
+        """State that the next storage is a copy of so many bytes from the host."""
+
     def fills_in_steps(self) -> None:
         """State that the next storage is filled by kernels that are stated one by one."""
 
@@ -117,6 +124,8 @@ class Tape(UncountedWork):
         self.arrivals: list[int] = []
         """Positions in the log where a gradient comes to be reduced; at last where backward has
         gone all its way, and one that no bucket holds still waits."""
+        self.offloaded: list[tuple[int, int]] = []
+        """Tensors that wait in host memory: the number of the layer, from 1 on, and the bytes."""
         self.fp16 = fp16
         """Whether 16-bit numbers are fp16, for which some kernels differ."""
         self._sink = sink
@@ -222,16 +231,22 @@ class Tape(UncountedWork):
         finally:
             self._without_graph = before
 
-    def checkpoint(self, run: Callable[[Tensor], Tensor], given: Tensor) -> Tensor:
-        """Run a region that keeps only its input; backward runs it again."""
-        region = Region(run, given.viewed())
+    def checkpoint(
+        self, run: Callable[..., Tensor], *given: Tensor, offloaded: bool = False
+    ) -> Tensor:
+        """Run a region that keeps only its inputs, in host memory where these are ``offloaded``;
+        backward runs it again."""
+        region = Region(run, self._kept_inputs(given, offloaded=offloaded))
         self._region = region
-        output = run(given)
+        output = run(*given)
         self._region = None
         return output
 
-    def checkpoint_reentrant(self, run: RunAgain, *given: Tensor) -> tuple[Tensor, Tensor | None]:
+    def checkpoint_reentrant(
+        self, run: RunAgain, *given: Tensor, offloaded: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Run a region without a graph; backward runs it again with one, and goes through that.
+        Its inputs are kept, or wait in host memory where they are ``offloaded``.
 
         read: torch/utils/checkpoint.py at 2.13, CheckpointFunction: its own backward holds the
         incoming gradients, the inputs and the outputs until all of the region has been passed.
@@ -242,13 +257,18 @@ class Tape(UncountedWork):
         output, beside = run(*(each.detached() for each in given))
         others = () if beside is None else ((beside.elements, beside.width),)
         self._without_graph = False
-        kept = [(each.detached(), each.node is not None) for each in given]
+        kept = self._kept_inputs(given, offloaded=offloaded)
 
         def backward(gradient: Tensor) -> list[Tensor | None]:
             arrived: list[Tensor | None] = [None] * len(kept)
             zeros = [self.new(*size, "zeros for an output's gradient") for size in others]
+            inputs = [self._given_again(each) for each in kept]
+            needed = [each.node is not None for each in kept]
             again, beside = run(
-                *[_leaf(number, arrived, *each) for number, each in enumerate(kept)]
+                *[
+                    _leaf(number, arrived, *each)
+                    for number, each in enumerate(zip(inputs, needed, strict=True))
+                ]
             )
             self.autocast_ends()
             gradients, queue = begin(again, gradient)
@@ -258,15 +278,31 @@ class Tape(UncountedWork):
             self._pass_back(gradients, queue, [])
             return arrived
 
-        return self.record(output, given, given, backward), beside
+        return self.record(output, given, () if offloaded else given, backward), beside
 
     def _recompute(self, region: Region) -> None:
         self._region, self._refilling = region, True
         with suppress(_RecomputedEnough):
-            region.run(region.given.viewed())
+            region.run(*(self._given_again(each, each.node) for each in region.given))
         self._region, self._refilling = None, False
         self.autocast_ends()
         region.nodes = []
+
+    def _kept_inputs(self, given: tuple[Tensor, ...], *, offloaded: bool) -> list[RegionInput]:
+        """Return what is kept of a region's inputs, or say that they go to the host."""
+        for tensor in given if offloaded else ():
+            num_bytes = tensor.elements * tensor.width
+            self.offloaded.append((len(self.borders), num_bytes))
+            self.goes_to_host(num_bytes)
+        return [RegionInput(each, offloaded=offloaded) for each in given]
+
+    def _given_again(self, given: RegionInput, node: Node | Parameter | None = None) -> Tensor:
+        """Return an input of a region that runs again."""
+        tensor = given.kept
+        if tensor is None:
+            self.comes_from_host(given.elements * given.width)
+            tensor = self.new(given.elements, given.width, "input of a layer, from host memory")
+        return Tensor(given.elements, given.width, tensor.storage, node)
 
     def loss_begins(self) -> None:
         """Give what is made from here on to the loss, in backward until here again."""
@@ -371,7 +407,10 @@ class Tape(UncountedWork):
     def sum_buffers(self, rows: int, columns: int) -> list[Storage]:
         """Return what a sum over rows allocates inside, which no kernel of its own writes."""
         sizes = split_buffers(rows=rows, columns=columns) if rows > 1 else ()
-        name = "buffer of a sum over rows"
+        return self.inside(sizes, "buffer of a sum over rows")
+
+    def inside(self, sizes: Iterable[int], name: str) -> list[Storage]:
+        """Return what an operator allocates beside its output, and no kernel of its own writes."""
         return [allocated(self.log, size, "workspace", name) for size in sizes if size]
 
     def _join(self, arrived: Arrived, key: Node | Parameter) -> None:

@@ -122,8 +122,26 @@ class Node(Struct, eq=False, weakref=True):
     region: "Region | None" = None
 
 
+class RegionInput:
+    """A tensor that a checkpointed part is given, as it is found again when that part runs again.
+
+    It is held until then, or, where it is offloaded, waits in host memory and is copied back: what
+    the device then has is gone with the last that holds it.
+
+    read: torch/autograd/graph.py at 2.13, save_on_cpu, under which transformers/modeling_utils.py
+    at 5.23, _activation_checkpointing_enable, has torch/utils/checkpoint.py save its inputs.
+    """
+
+    __slots__ = ("elements", "kept", "node", "width")
+
+    def __init__(self, given: Tensor, *, offloaded: bool) -> None:
+        self.node = given.node
+        self.elements, self.width = given.elements, given.width
+        self.kept = None if offloaded else given.detached()
+
+
 class Region:
-    """A checkpointed part of a model: its input, and the nodes whose saved tensors it recomputes.
+    """A checkpointed part of a model: its inputs, and the nodes whose saved tensors it recomputes.
 
     read: torch/utils/checkpoint.py at 2.13, non-reentrant: the first node that unpacks has the
     region run again, which ends at the last tensor that was saved. A node that is gone, since its
@@ -132,7 +150,7 @@ class Region:
 
     __slots__ = ("given", "last_unpacking", "nodes", "refilled", "run")
 
-    def __init__(self, run: Callable[[Tensor], Tensor], given: Tensor) -> None:
+    def __init__(self, run: Callable[..., Tensor], given: Sequence[RegionInput]) -> None:
         self.run = run
         self.given = given
         self.nodes: list[weakref.ref[Node]] = []

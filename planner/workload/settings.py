@@ -32,6 +32,8 @@ class TrainingSettings(Spec):
     attention: AttentionName
     """The implementation asked for; a model may admit only another (``Workload.attention``)."""
     loss: Loss
+    activation_offloading: bool = False
+    """Whether the inputs of recomputed layers wait in host memory for the backward pass."""
 
     def __post_init__(self) -> None:
         refuse_adapter(self.adapter, self.quantization)

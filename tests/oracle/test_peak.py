@@ -12,6 +12,8 @@ import pytest
 import torch
 from msgspec import structs
 
+from launcher.compat.replacement import replaced
+from launcher.compat.transformers import CUDA_REPLACEMENTS
 from launcher.rehearsal.operator_rules import ENGINE_RULES
 from launcher.rehearsal.tracer import Tracer
 from planner.memory.footprint import worst_batch
@@ -124,7 +126,9 @@ def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int
         quantization = work.settings.quantization
         reentrant = quantization is not None and quantization.hides_inputs
         base.activation_checkpointing_enable(
-            {"use_reentrant": reentrant}, every_n_layers=layout.checkpoint_every
+            {"use_reentrant": reentrant},
+            every_n_layers=layout.checkpoint_every,
+            offload=work.settings.activation_offloading,
         )
         base.enable_input_require_grads()
     kinds = numerics(method=work.method, compute=work.compute, zero_stage=zero_stage)
@@ -239,6 +243,31 @@ def test_peak_with_adapters_on_experts(
 ) -> None:
     work = workload_of(SHAPES[name], method, "bf16", 0.0, ("all-linear", "experts"))
     hold_against_trace(work, 2, zero_stage=zero_stage, checkpointing=checkpointing)
+
+
+OFFLOADED = [
+    ("llama", "lora", 0, None),
+    ("gpt2", "lora", 0, None),
+    ("gemma4-small", "full", 2, None),
+    ("llama", "qlora", 0, "qlora-int8"),
+]
+
+
+@pytest.mark.parametrize(("name", "method", "zero_stage", "recipe"), OFFLOADED)
+def test_peak_where_inputs_of_layers_wait_on_the_host(
+    name: str,
+    method: Method,
+    zero_stage: ZeroStage,
+    recipe: str | None,
+    tile_width: None,
+) -> None:
+    """Of hidden states, of a mask that a layer is given by its place, of per-layer inputs, and by
+    reentrant checkpointing."""
+    spec = structs.replace(SHAPES[name], num_layers=8)
+    work = workload_of(spec, method, "bf16", 0.1, "all-linear", named=recipe)
+    offloading = work.with_settings(activation_offloading=True)
+    with replaced(CUDA_REPLACEMENTS):
+        hold_against_trace(offloading, 2, zero_stage=zero_stage, checkpointing=1)
 
 
 def hold_against_trace(

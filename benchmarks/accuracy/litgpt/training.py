@@ -19,6 +19,7 @@ from planner.allocator.held_sizes import state_sizes
 from planner.base.units import FP32_BYTES
 from planner.memory.optimizer_step import OptimizerStep
 from planner.tape import operators as ops
+from planner.tape.embedding_operator import embedding
 from planner.tape.operators import INT64
 from planner.tape.tape import Tape
 from planner.tape.tensors import Tensor
@@ -123,7 +124,7 @@ class TrainingRun:
             tape.new(elements, FP32_BYTES, "rotary sines"),
         )
         table = self.weights.parameter("wte.weight", shape.padded_vocab_size * shape.n_embd)
-        x = ops.embedding(tape, table, tokens=batch.tokens, hidden_size=shape.n_embd)
+        x = embedding(tape, table, tokens=batch.tokens, hidden_size=shape.n_embd, device="cuda")
         if shape.scale_embeddings:
             x = ops.unary(tape, x, "embeddings, scaled")
         for number in range(shape.n_layer):

@@ -9,9 +9,9 @@ from pathlib import Path
 from msgspec import to_builtins
 
 from planner.base.errors import InvalidFileError, InvalidRequestError
-from planner.base.home_folder import home_folder
 from planner.base.output_file import write_whole
 from planner.base.strict_yaml import Spec, SpecT, read_spec
+from planner.base.user_folders import home_folder
 
 VARIABLE = "TUNEPLAN_DATA"
 """The environment variable that names another folder, or ``none``."""

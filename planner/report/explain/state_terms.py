@@ -90,7 +90,10 @@ def frozen_terms(workload: Workload, kinds: Numerics) -> Iterator[Term]:
     else:
         yield from _quantized_terms(workload)
     if routed:
-        yield Term(name=Phrase("routed experts"), bytes=experts, source=SHAPE)
+        name: str = Phrase("routed experts")
+        if workload.packed_expert_params:
+            name = Phrase("routers, and experts that are not packed")
+        yield Term(name=name, bytes=experts, source=SHAPE)
     yield Term(name=Phrase("embeddings, head, norms and biases"), bytes=rest, source=SHAPE)
     if model.fp32_params and kinds.kept > kinds.outside:
         wider = Count(model.fp32_params, Phrase("parameters")) * bytes_of(

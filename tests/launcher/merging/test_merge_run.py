@@ -1,6 +1,7 @@
 """Merged weights are peft's own, and a merged model says what its adapter said."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -159,6 +160,23 @@ def test_adapted_experts_are_what_peft_makes_of_them(
         torch.testing.assert_close(found[name], tensor, rtol=2**-8, atol=1e-6)
         adapted = any(part in name for part in (*modules, *parameters))
         assert torch.equal(tensor, before[name]) != adapted
+
+
+def test_a_merged_model_has_the_positions_of_its_training(
+    tiny_checkpoint: Path, adapter: Path, tmp_path: Path
+) -> None:
+    """By YaRN, whose angles differ from the base model's and whose constant is 0.1 ln 4 + 1."""
+    scaling = {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 256}
+    settings = plan(model__rope_scaling=scaling)
+    base, target = tiny_checkpoint, tmp_path / "merged"
+    merge(settings, base=base, adapter=adapter, target=target, screen=StringIO())
+    trained = load_base(settings, base, CPU).model.rotary_emb
+    merged = AutoModelForCausalLM.from_pretrained(target)
+    assert merged.config.max_position_embeddings == 1024
+    assert torch.equal(merged.model.rotary_emb.inv_freq, trained.inv_freq)
+    assert merged.model.rotary_emb.attention_scaling == pytest.approx(0.1 * math.log(4) + 1)
+    plain = load_base(plan(), base, CPU).model.rotary_emb
+    assert not torch.equal(plain.inv_freq, trained.inv_freq)
 
 
 @pytest.mark.parametrize("method", [NF4, INT8], ids=["nf4", "int8"])

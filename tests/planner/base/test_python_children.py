@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from planner.base.errors import InvalidRequestError
-from planner.base.home_folder import expanded, home_folder
 from planner.base.python_children import REMOVED, child_environment, module_command
+from planner.base.user_folders import expanded, home_folder
 
 ROOT = Path(__file__).parents[3]
 KEPT = {"HOME": "/home/ada", "NCCL_SOCKET_IFNAME": "eth1", "CUDA_VISIBLE_DEVICES": "1"}

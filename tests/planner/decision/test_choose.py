@@ -105,6 +105,19 @@ def test_every_layer_or_every_nth_is_recomputed_as_pinned() -> None:
     assert third.layout.recomputed == "every 3rd layer"
 
 
+def test_inputs_of_layers_wait_on_the_host_as_pinned() -> None:
+    """Of 28 inputs of 512 MiB one or two are left on the device."""
+    settings: dict[str, Any] = {"sequence_length": 8192, "micro_batch_size": 8}
+    settings["checkpoint_every"] = 1
+    long = request(cards(1, 80), method="qlora", **settings)
+    kept = decide(long).chosen
+    found = decide(structs.replace(long, activation_offloading=True)).chosen
+    hidden = 8 * 8192 * 4096 * 2
+    saved = kept.memory.peak_allocated_bytes - found.memory.peak_allocated_bytes
+    assert 26 * hidden <= saved < 28 * hidden
+    assert found.host.node_bytes - kept.host.node_bytes == 28 * hidden
+
+
 def test_some_layers_are_recomputed_where_that_fits_and_is_faster() -> None:
     chosen = decide(request(cards(6, 48))).chosen
     assert chosen.layout.checkpointing > 1
@@ -190,6 +203,7 @@ def test_the_shortfall_and_the_way_out_are_named() -> None:
         ),
         (cards(1, 24), {"method": "qlora"}, "It fits on 8 such cards."),
         (cards(1, 24), {"recipe": load_recipe("qlora")}, "It fits on 8 such cards."),
+        (cards(1, 80), {"recipe": load_recipe("qlora-int8")}, "--recipe qlora fits."),
         (
             cards(1, 24),
             {"method": "qlora", "optimizer": "adamw_8bit"},

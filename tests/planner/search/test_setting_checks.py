@@ -57,6 +57,12 @@ BOTH: list[tuple[str, str, dict[str, Any], list[str], str]] = [
         " optimizer moves what a GPU holds to host memory, and there is no GPU: ",
     ),
     (
+        *("smollm2-135m", "cpu"),
+        {"activation_offloading": True},
+        ["activation_checkpointing=true", "activation_offloading=true"],
+        " has one memory for both: ",
+    ),
+    (
         *("gemma-2-2b", "rtx-4090"),
         {"attention": "sdpa"},
         ["attention=sdpa"],

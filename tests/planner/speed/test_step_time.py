@@ -215,6 +215,20 @@ def test_offload_takes_what_the_host_and_its_slot_take() -> None:
     assert found.update_s == 0
 
 
+def test_offloaded_activations_cross_the_slot_twice() -> None:
+    work = workload("lora").with_settings(activation_offloading=True)
+    where = layout("single", 1, steps=4, activation_checkpointing=True)
+    kept = step(workload("lora"), where)
+    found = step(work, where)
+    inputs = LLAMA.num_layers * 1024 * LLAMA.hidden_size * 2
+    speed = rates(A100)
+    assert speed is not None
+    copied = 4 * 2 * inputs / speed.links.host_bytes_per_s
+    launched = 4 * 2 * LLAMA.num_layers * speed.kernel_gap_s
+    assert found.offload_s == pytest.approx(copied)
+    assert found.total_s == pytest.approx(kept.total_s + copied + launched)
+
+
 def test_the_ranks_of_a_node_share_its_host() -> None:
     """Each has a slot of its own: what a card moves is halved, what the host updates is not."""
     machines = [parse_gpus("2xa100-sxm-80gb"), parse_gpus("4xa100-sxm-80gb")]

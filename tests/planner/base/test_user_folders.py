@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.base.cache_folder import cache_directory
 from planner.base.errors import InvalidRequestError
+from planner.base.user_folders import cache_directory
 
 
 def test_the_cache_is_where_the_desktop_says(monkeypatch: pytest.MonkeyPatch) -> None:

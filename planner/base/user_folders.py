@@ -1,4 +1,5 @@
-"""The user's cache: what is made or fetched once and kept, in a folder that no other user fills."""
+"""The user's folders: home, paths that begin with ``~``, and the cache, for what is made or fetched
+once and kept, in a folder that no other user fills."""
 
 import os
 import stat
@@ -6,8 +7,35 @@ from contextlib import suppress
 from pathlib import Path
 
 from planner.base.errors import InvalidRequestError
-from planner.base.home_folder import home_folder
 from planner.base.phrases import Phrase
+
+
+def home_folder() -> Path:
+    """Return the home folder; raise InvalidRequestError if the user has none.
+
+    A container's user may have no entry in passwd. Libraries then write to a folder named ``~``.
+    """
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise InvalidRequestError(
+            Phrase(
+                "there is no home folder: user {user} has no entry in passwd, and HOME is "
+                "not set. Set HOME to a folder that can be written",
+                user=os.getuid(),
+            )
+        ) from error
+
+
+def expanded(path: Path | str) -> Path:
+    """Return a path with ``~`` and ``~user`` replaced; raise InvalidRequestError if there is no
+    such home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InvalidRequestError(
+            Phrase("{path}: there is no such home folder. Write the path without ~", path=path)
+        ) from error
 
 
 def cache_directory() -> Path:
