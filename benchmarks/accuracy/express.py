@@ -16,6 +16,7 @@ from planner.plan.schema import AdapterSection, QuantizationSection
 from planner.plan.vocabulary import Method, Precision
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import Numerics
+from planner.workload.quantization import with_experts
 from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Batch, Workload
@@ -128,6 +129,9 @@ def _workload(row: Row, source: SourceConventions) -> Workload:
     )
     shape = source.shape(row.model)
     assert shape is not None
+    if source.packs_experts and settings.quantization is not None:
+        packed = with_experts(settings.quantization, shape)
+        settings = structs.replace(settings, quantization=packed)
     return Workload(
         model=shape,
         settings=settings,

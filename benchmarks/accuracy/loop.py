@@ -135,8 +135,8 @@ def pack(line: Timeline, workload: Workload, width: int) -> None:
     if workload.settings.quantization is None:
         return
     sizes = iter(quantized_sizes(workload))
-    model = workload.model
-    for number, matrix in enumerate(m for kind in model.layers for m in model.linears(kind)):
+    layers = workload.model.layers
+    for number, matrix in enumerate(m for kind in layers for m in workload.packed(kind)):
         line.take("whole", matrix.weight_params * width)
         for part in range(CONSTANTS):
             line.take(("packed", number, part), next(sizes))

@@ -85,6 +85,9 @@ class SourceConventions(Spec):
     """Kernel with the same tensors by the source's word for its attention."""
     quantization: dict[str, Literal["nf4", "nf4-double"]] = field(default_factory=dict)
     """Packing of the weights by the source's word."""
+    packs_experts: bool = False
+    """Whether the experts of a mixture are packed, too, as all linear layers were before
+    transformers 5."""
     precision: dict[str, Literal["bf16", "fp16"]] = field(default_factory=dict)
     """Dtype that matrices are multiplied in by the source's word."""
     gptq: MethodConventions | None = None

@@ -33,7 +33,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "--zero-stage": ("0", "1", "2", "3"),
     "--offload": ("none", "optimizer", "all"),
     "--lora-rank": ("1", "8", "256"),
-    "--lora-targets": ("all-linear", "q_proj,v_proj", "query_key_value"),
+    "--lora-targets": ("all-linear", "q_proj,v_proj", "query_key_value", "all-linear,experts"),
     "--precision": ("bf16", "fp16", "fp32"),
     "--loss": ("fused", "standard"),
     "--attention": ("sdpa", "eager", "flash_attention_2"),

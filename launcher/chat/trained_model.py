@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from launcher.data.stop_tokens import stop_token_ids
-from launcher.training.model_building import DTYPES, attention_of, load_base
+from launcher.training.model_building import (
+    DTYPES,
+    attention_of,
+    load_base,
+    with_trained_adapter,
+)
 from planner.plan.schema import Plan
 
 
@@ -38,7 +42,7 @@ def trained(plan: Plan, result: Path, base: Any) -> Any:
     """Return the trained model: an adapter is put onto the loaded ``base``, which it changes."""
     if plan.adapter is None:
         return load(plan, result)
-    return PeftModel.from_pretrained(base, result).eval()
+    return with_trained_adapter(base, result).eval()
 
 
 def stops_of(base: Path, new_stops: Sequence[int], tokenizer: Any) -> list[int]:

@@ -465,6 +465,27 @@ PEFT = Library(
             ("peft_config", "model", "target_name"),
         ),
         Internal(
+            "peft.tuners.lora.layer.ParamWrapper.forward",
+            "overridden: adapters of experts are multiplied by rows",
+            ("x",),
+        ),
+        Internal(
+            "peft.tuners.lora.layer.ParamWrapper.get_delta_factors",
+            "mirrored: which rows of A and columns of B are an expert's",
+            ("adapter_name",),
+            mentions=("weight_A.reshape(self.num_experts, -1, ", ".permute(2, 0, 1)"),
+        ),
+        Internal(
+            "peft.tuners.lora.layer.ParamWrapper._get_in_out_features",
+            "given the shape of packed experts",
+            mentions=('"ds_shape"',),
+        ),
+        Internal(
+            "peft.tuners.tuners_utils.BaseTuner._inject_parameters",
+            "order of wrappers: the first of a module's parameters inside",
+            mentions=("module.named_parameters(recurse=False)",),
+        ),
+        Internal(
             "peft.optimizers.create_loraplus_optimizer",
             "optimizer of LoRA+",
             ("model", "optimizer_cls", "lr", "loraplus_lr_ratio"),

@@ -7,8 +7,8 @@ between. With bitsandbytes' own parametrization (nn/parametrize.py at 0.50.2) au
 every stack in 16 bit from forward to backward, since the product saves the matrix that it is given.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from math import prod
 from typing import Any
@@ -163,17 +163,31 @@ def hold(module: torch.nn.Module, name: str, packed: Any) -> None:
     parametrize.register_parametrization(module, name, Unpacking(packed.quant_state), unsafe=True)
 
 
+@contextmanager
+def codes_as_parameters(model: Any) -> Iterator[None]:
+    """Have modules hold their codes as parameters of the stacks' shape inside the block.
+
+    peft takes that for the shape of what it adapts, and comes to parameters in their order, which
+    it does not to those that are unpacked as they are read; read: peft/tuners/lora/layer.py at
+    0.21.2, ParamWrapper._get_in_out_features, and peft/tuners/tuners_utils.py, _inject_parameters.
+    """
+    released = []
+    for module in list(model.modules()):
+        for name in list(getattr(module, "parametrizations", ())):
+            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+            codes = getattr(module, name)
+            codes.ds_shape = codes.quant_state.shape
+            released.append((module, name, codes))
+    yield
+    for module, name, codes in released:
+        del codes.ds_shape
+        hold(module, name, codes)
+
+
 def held(module: Any, name: str) -> tuple[torch.Tensor, ...]:
     """Return the tensors that a module keeps of the packed parameter of that name."""
     unpacking = module.parametrizations[name]
     return unpacking.original, *constants(unpacking[0].quant_state)
-
-
-def codes_called_like(model: Any, targets: Sequence[str]) -> str | None:
-    """Return a pattern of the modules that hold codes, for peft, which would adapt one that has
-    the name of a matrix (Nemotron-H's shared experts); None if none has."""
-    names = {name for module in model.modules() for name in getattr(module, "parametrizations", ())}
-    return r".*\.parametrizations\..*" if names.intersection(targets) else None
 
 
 def packed_on_load(settings: Any) -> AbstractContextManager[None]:

@@ -4,7 +4,7 @@ read: transformers 5.23.0. ``Trainer`` is imported where it is needed: its impor
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,20 +184,24 @@ def quantized_linears(model: Any) -> Iterator[tuple[str, torch.nn.Linear | Conv1
 
 def expert_stacks(model: Any) -> Iterator[tuple[torch.nn.Module, str]]:
     """Yield the module and name of every parameter that holds one matrix of each expert of a layer,
-    where grouped products multiply with it."""
+    where grouped products multiply with it, if bitsandbytes can pack it."""
     for module in model.modules():
         for name in stacks_of(module):
             yield module, name
 
 
-def stacks_of(module: torch.nn.Module) -> list[str]:
-    """Return the names of a module's own parameters of that kind."""
+def stacks_of(module: torch.nn.Module, *, of_any_size: bool = False) -> list[str]:
+    """Return the names of a module's own parameters of that kind, or with those that are too large
+    for bitsandbytes."""
     own = module.named_parameters(recurse=False)
-    return [name for name, parameter in own if _is_stack(module, parameter)]
+    limit = None if of_any_size else LARGEST_PACKED
+    return [name for name, parameter in own if _is_stack(module, parameter, limit)]
 
 
-def _is_stack(module: torch.nn.Module, parameter: torch.Tensor) -> bool:
-    """Return whether a module's parameter is such a stack, and is not too large for bitsandbytes.
+def _is_stack(
+    module: torch.nn.Module, parameter: torch.Tensor, limit: int | None = LARGEST_PACKED
+) -> bool:
+    """Return whether a module's parameter is such a stack, of fewer weights than the limit.
 
     read: transformers/integrations/moe.py, use_experts_implementation.
     """
@@ -205,7 +209,7 @@ def _is_stack(module: torch.nn.Module, parameter: torch.Tensor) -> bool:
         return False
     packed = getattr(parameter, "quant_state", None)
     shape = parameter.shape if packed is None else packed.shape
-    return len(shape) == 3 and shape.numel() < LARGEST_PACKED
+    return len(shape) == 3 and (limit is None or shape.numel() < limit)
 
 
 def packing_on_load(pack: Callable[[torch.Tensor], torch.nn.Parameter]) -> list[Replacement]:
@@ -241,7 +245,7 @@ class StoredStacks:
     read: transformers/core_model_loading.py, convert_and_load_state_dict_in_model.
     """
 
-    def __init__(self, model: Any, keys: Iterable[str]) -> None:
+    def __init__(self, model: Any, keys: Iterable[str], *, of_any_size: bool = False) -> None:
         self._model = model
         conversions = get_model_conversion_mapping(model)
         renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
@@ -250,7 +254,7 @@ class StoredStacks:
         stacks = {
             f"{place}.{name}"
             for place, inside in model.named_modules()
-            for name in stacks_of(inside)
+            for name in stacks_of(inside, of_any_size=of_any_size)
         }
         self.keys: dict[str, dict[str, str | None]] = {}
         """The keys of each stack, by its name, in the order of a load, with the pattern that each
@@ -262,6 +266,28 @@ class StoredStacks:
             )
             if name in stacks:
                 self.keys.setdefault(name, {})[key] = source
+
+    def holds(self, wrapped: str) -> bool:
+        """Return whether a module that peft has wrapped, by its name, has stacks."""
+        place = wrapped.replace(".base_layer", "")
+        return any(name.startswith(f"{place}.") for name in self.keys)
+
+    def nested(self, wrapped: str, targets: Collection[str]) -> str:
+        """Return the stack that peft's wrapper of a module's name adapts, if it adapts ``targets``.
+
+        The wrapper of the first of a module's parameters stands inside of all others; read:
+        peft/tuners/tuners_utils.py at 0.21.2, _inject_parameters.
+        """
+        place = wrapped.replace(".base_layer", "")
+        module = self._model.get_submodule(place)
+        last = place.rpartition(".")[2]
+        names = stacks_of(module, of_any_size=True)
+        adapted = [name for name in names if f"{last}.{name}" in targets]
+        return f"{place}.{adapted[-1 - wrapped.count('.base_layer')]}"
+
+    def is_transposed(self, name: str) -> bool:
+        """Return whether a stack's matrices are (in, out)."""
+        return bool(self._model.get_submodule(name.rpartition(".")[0]).is_transposed)
 
     def joined(self, name: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return a stack of its tensors in the files."""

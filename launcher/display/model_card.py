@@ -154,7 +154,7 @@ def _adapter_rows(plan: Plan) -> list[Row]:
     adapter, quantization = plan.adapter, plan.quantization
     if adapter is None:
         return []
-    targets = adapter.target_modules
+    targets = adapter.targets
     kinds = [name for name, on in (("DoRA", adapter.dora), ("rsLoRA", adapter.rslora)) if on]
     return [
         ("adapter", ", ".join([f"rank {adapter.rank}, alpha {adapter.alpha}", *kinds])),

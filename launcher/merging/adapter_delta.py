@@ -51,7 +51,7 @@ class Adapter:
     """All of an adapter's matrices."""
 
     pairs: Mapping[str, Pair]
-    """Pairs by the name of the module that they adapt."""
+    """Pairs by the name of the module that they adapt, or of peft's wrapper around experts."""
     transposed: bool
     """Whether the base stores its matrices as (in, out)."""
 
@@ -99,15 +99,37 @@ def with_delta(weight: torch.Tensor, pair: Pair, *, transposed: bool = False) ->
 
     ``transposed`` says that this is (in, out). Raises ``ValueError`` if A or B is missing.
     """
-    if pair.down is None or pair.up is None:
-        raise ValueError(Phrase("an adapter needs both A and B"))
+    up, down = _halves(pair, weight.device)
     base = weight.float().t() if transposed else weight.float()
-    up, down = (half.to(base.device, torch.float32) for half in (pair.up, pair.down))
     merged = torch.addmm(base, up, down, alpha=pair.scaling)
     if pair.magnitude is not None:
         rows = pair.magnitude.to(base.device, torch.float32)
         merged *= (rows / torch.linalg.norm(merged, dim=1)).unsqueeze(1)
     return merged.t() if transposed else merged
+
+
+def with_stack_delta(stack: torch.Tensor, pair: Pair, *, transposed: bool) -> torch.Tensor:
+    """Return all experts' adapted matrices in fp32, on their device; ``transposed`` says that each
+    is (in, out).
+
+    The rows of A are one expert's after another's; the columns of B are those of all experts for
+    the first rank, then for the next (peft/tuners/lora/layer.py at 0.21.2,
+    ParamWrapper.get_delta_factors). Raises ``ValueError`` if A or B is missing.
+    """
+    up, down = _halves(pair, stack.device)
+    count = len(stack)
+    down = down.reshape(count, -1, down.shape[-1])
+    up = up.reshape(len(up), -1, count).permute(2, 0, 1)
+    base = stack.float().transpose(1, 2) if transposed else stack.float()
+    merged = torch.baddbmm(base, up, down, alpha=pair.scaling)
+    return merged.transpose(1, 2) if transposed else merged
+
+
+def _halves(pair: Pair, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return B and A in fp32 on a device."""
+    if pair.down is None or pair.up is None:
+        raise ValueError(Phrase("an adapter needs both A and B"))
+    return pair.up.to(device, torch.float32), pair.down.to(device, torch.float32)
 
 
 def as_trained_on(

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from launcher.data.chat_template import use_plain_template_if_none
-from launcher.training.model_building import attention_of, load_base
+from launcher.training.model_building import attention_of, load_base, with_trained_adapter
 from planner.plan.schema import Plan
 
 PROMPTS = (
@@ -44,7 +43,7 @@ def compare(plan: Plan, *, base: Path, adapter: Path, merged: Path) -> Agreement
         "cuda" if plan.hardware.device == "cuda" and torch.cuda.is_available() else "cpu"
     )
     prompts = encoded_prompts(adapter)
-    before = logits(PeftModel.from_pretrained(load_base(plan, base, device), adapter), prompts)
+    before = logits(with_trained_adapter(load_base(plan, base, device), adapter), prompts)
     gc.collect()
     model = AutoModelForCausalLM.from_pretrained(
         merged, dtype="auto", attn_implementation=attention_of(plan), use_safetensors=True

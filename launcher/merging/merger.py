@@ -16,7 +16,14 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from launcher.compat.transformers import StoredStacks, quantized_linears
-from launcher.merging.adapter_delta import Adapter, as_trained_on, read_adapter, with_delta
+from launcher.merging.adapter_delta import (
+    Adapter,
+    Pair,
+    as_trained_on,
+    read_adapter,
+    with_delta,
+    with_stack_delta,
+)
 from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import (
@@ -99,17 +106,26 @@ class Merger:
         self._plan = plan
         self._transposed = adapter.transposed
         self._places = {key: file for file in safetensors_files(base) for key in keys(file)}
-        self._pairs = {self._key(module): pair for module, pair in adapter.pairs.items()}
-        model = None if plan.quantization is None else empty_model(base)
-        packed = () if model is None else (name for name, _ in quantized_linears(model))
+        targets = () if plan.adapter is None else plan.adapter.target_parameters
+        model = None if plan.quantization is None and not targets else empty_model(base)
+        packed = () if plan.quantization is None else (name for name, _ in quantized_linears(model))
         self._packed = {key for module in packed if (key := self._find(module)) is not None}
-        self._stacks = StoredStacks(model, self._places) if packs_experts(plan) else None
-        self._stack_of = (
-            {key: name for name, keys in self._stacks.keys.items() for key in keys}
-            if self._stacks is not None
-            else {}
-        )
-        self._unpacked: dict[str, dict[str, torch.Tensor]] = {}
+        self._stacks = None
+        if packs_experts(plan) or targets:
+            self._stacks = StoredStacks(model, self._places, of_any_size=bool(targets))
+        self._pairs, self._stack_pairs = dict[str, Pair](), dict[str, Pair]()
+        for module, pair in adapter.pairs.items():
+            if self._stacks is not None and self._stacks.holds(module):
+                self._stack_pairs[self._stacks.nested(module, targets)] = pair
+            else:
+                self._pairs[self._key(module)] = pair
+        self._stack_of = {
+            key: name
+            for name, keys in (self._stacks.keys if self._stacks is not None else {}).items()
+            for key in keys
+            if packs_experts(plan) or name in self._stack_pairs
+        }
+        self._whole: dict[str, dict[str, torch.Tensor]] = {}
         on_gpu = plan.hardware.device == "cuda" and torch.cuda.is_available()
         self._device = torch.device("cuda" if on_gpu else "cpu")
 
@@ -118,7 +134,7 @@ class Merger:
         name = str(dtype).removeprefix("torch.")
         line = Phrase(
             "merging the adapters of {number} {number[matrix|matrices]} into {name} weights",
-            number=len(self._pairs),
+            number=len(self._pairs) + len(self._stack_pairs),
             name=name,
         )
         if self._plan.quantization is None:
@@ -181,27 +197,32 @@ class Merger:
         return tensor
 
     def _expert(self, key: str) -> torch.Tensor:
-        """Return a matrix of experts that are packed all together, unpacked, on the CPU.
+        """Return a matrix of experts that are packed or adapted all together, as it is then, on the
+        CPU.
 
         Those of two tensors are kept, as files name the matrices of both expert by expert.
         """
         name = self._stack_of[key]
-        if name not in self._unpacked:
-            if len(self._unpacked) == TENSORS_OF_EXPERTS:
-                del self._unpacked[next(iter(self._unpacked))]
-            self._unpacked[name] = self._unpacked_stack(name)
-        return self._unpacked[name][key]
+        if name not in self._whole:
+            if len(self._whole) == TENSORS_OF_EXPERTS:
+                del self._whole[next(iter(self._whole))]
+            self._whole[name] = self._merged_stack(name)
+        return self._whole[name][key]
 
-    def _unpacked_stack(self, name: str) -> dict[str, torch.Tensor]:
+    def _merged_stack(self, name: str) -> dict[str, torch.Tensor]:
         stacks, quantization = self._stacks, self._plan.quantization
         assert stacks is not None
-        assert quantization is not None
-        frozen = DTYPES[self._plan.precision.frozen]
-        parts = {key: self._stored(key).to(self._device, frozen) for key in stacks.keys[name]}
+        packs = quantization is not None and quantization.experts
+        frozen = DTYPES[self._plan.precision.frozen] if packs else None
+        parts = {key: self._stored(key).to(self._device, dtype=frozen) for key in stacks.keys[name]}
         whole = stacks.joined(name, parts)
         del parts
-        whole = as_trained_on(whole, quantization).cpu()
-        return stacks.parted(name, whole)
+        if quantization is not None and packs:
+            whole = as_trained_on(whole, quantization)
+        if name in self._stack_pairs:
+            transposed = stacks.is_transposed(name)
+            whole = with_stack_delta(whole, self._stack_pairs[name], transposed=transposed)
+        return stacks.parted(name, whole.cpu())
 
 
 def empty_model(base: Path) -> Any:

@@ -209,7 +209,7 @@ def _packed(
 def _as_loaded(model: Any) -> list[Any]:
     """Return the base model's modules as a load comes to them, and then those of the adapter."""
     by_name = {
-        name.replace(".base_layer", ""): module
+        name if ADAPTER_MODULE in name else name.replace(".base_layer", ""): module
         for name, module in model.named_modules()
         if not hasattr(module, "base_layer")
     }

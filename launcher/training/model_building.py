@@ -10,23 +10,24 @@ These are the conventions that the memory model counts:
   stored in that, too;
 * in pure bf16 all are in bf16, the master and the optimizer's states too, without autocast;
 * routed experts run as grouped products, and their load-balancing loss is off; in 4 bit they are
-  unpacked for each product;
+  unpacked for each product, and their adapters are two more grouped products;
 * quantized weights are never "prepared for k-bit training": embeddings, norms and head stay
   in 16 bit.
 """
 
-from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
 from transformers.pytorch_utils import Conv1D
 
+from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.bitsandbytes import silence_int8_casts
-from launcher.compat.packed_experts import codes_called_like, hold_packed, packed_on_load
+from launcher.compat.packed_experts import hold_packed, packed_on_load
 from launcher.compat.transformers import set_experts_implementation
 from launcher.storage.json_files import read_json
 from launcher.training.text_model import outside_of_text
@@ -42,7 +43,8 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 EXPERTS_IMPLEMENTATION = "grouped_mm"
 """How routed experts are computed: all their products as one operator, so that no size depends on
-the router (planner/forward/experts.py). transformers' own default at 5.23, on any device."""
+the router (planner/forward/mixtures/experts.py). It is the default of transformers 5.23, on any
+device."""
 
 TEXT_CONFIGS = ("decoder", "generator", "text_config")
 """Names that wrappers have for the configuration of their text model; read:
@@ -66,16 +68,15 @@ def with_adapter(plan: Plan, model: Any) -> Any:
     settings = lora_config(
         plan.adapter,
         transposed=stores_transposed(model),
-        excluded=without_adapters(model, plan.adapter.target_modules),
+        excluded=outside_of_text(model),
     )
-    return get_peft_model(model, settings, autocast_adapter_dtype=fp32_adapter)
+    attach = partial(get_peft_model, peft_config=settings, autocast_adapter_dtype=fp32_adapter)
+    return adapted_by(attach, model)
 
 
-def without_adapters(model: Any, targets: Sequence[str]) -> str | None:
-    """Return a pattern of the names of modules that get no adapter though their names are like
-    those of ``targets``; None if there are none."""
-    patterns = (outside_of_text(model), codes_called_like(model, targets))
-    return "|".join(pattern for pattern in patterns if pattern) or None
+def with_trained_adapter(model: Any, folder: Path) -> Any:
+    """Return a base model with the adapter of a folder."""
+    return adapted_by(partial(PeftModel.from_pretrained, model_id=folder), model)
 
 
 def stores_transposed(model: Any) -> bool:
@@ -200,6 +201,7 @@ def lora_config(
         use_dora=adapter.dora,
         use_rslora=adapter.rslora,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        target_parameters=list(adapter.target_parameters) or None,
         exclude_modules=excluded,
         bias="none",
         fan_in_fan_out=transposed,

@@ -212,7 +212,8 @@ def plan(
     lora_targets: Annotated[
         str | None,
         Option(
-            "Matrices that carry adapters: all-linear, or names separated by commas.",
+            "Matrices that carry adapters: all-linear, or names separated by commas; experts "
+            "beside them adapts routed experts.",
             metavar="NAMES",
             group="method",
         ),

@@ -10,9 +10,10 @@ from planner.base.units import format_gib
 from planner.decision.method_search import Results, search_method
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE, must_be_split
 from planner.decision.request import Request
-from planner.decision.requested_workload import workload
+from planner.decision.requested_workload import adapted_experts, workload
 from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards, hosts_of
 from planner.models.traced_model import TracedSpec
+from planner.plan.bounds import RANKS_OF_EXPERTS
 from planner.plan.vocabulary import (
     METHOD_NAMES,
     METHODS,
@@ -205,7 +206,14 @@ def _lower_ranks(request: Request) -> Options:
     rank = request.lora_rank or 0
     while rank // 2 >= SMALLEST_USEFUL_RANK:
         rank //= 2
+        if rank % RANKS_OF_EXPERTS and _adapts_experts(request):
+            return
         yield f"--lora-rank {rank}", structs.replace(request, lora_rank=rank)
+
+
+def _adapts_experts(request: Request) -> bool:
+    adapters = (request.recipe_for(method).adapter for method in request.methods)
+    return any(each is not None and adapted_experts(request, each) for each in adapters)
 
 
 def _leaner_methods(request: Request) -> Options:

@@ -4,8 +4,9 @@ from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
 from planner.base.units import round_up
 from planner.decision.request import Request
-from planner.decision.requested_workload import workload
-from planner.plan.bounds import MOST_SAMPLES
+from planner.decision.requested_workload import adapted_experts, workload
+from planner.models.adapter_targets import EXPERTS, Targets, expert_targets
+from planner.plan.bounds import MOST_SAMPLES, RANKS_OF_EXPERTS
 from planner.search.setting_checks import StatedSettings, check_stated, check_understood
 from planner.workload.workload import Workload
 
@@ -48,7 +49,7 @@ def check(request: Request) -> None:
             precision=request.precision,
             loss=request.loss,
             attention=request.attention,
-            targets=request.lora_targets,
+            targets=_named_targets(request),
             workloads=_workloads(request),
         )
     )
@@ -60,6 +61,16 @@ def _workloads(request: Request) -> tuple[Workload, ...]:
     if request.attention is None:
         return ()
     return tuple(workload(request, method) for method in request.methods)
+
+
+def _named_targets(request: Request) -> Targets | None:
+    """Return the targets that are stated, with the model's tensors in the place of the word for
+    all that its experts hold."""
+    targets = request.lora_targets
+    known = expert_targets(request.model.spec)
+    if targets is None or EXPERTS not in targets or not known:
+        return targets
+    return (*(name for name in targets if name != EXPERTS), *known)
 
 
 def _check_batch(request: Request) -> None:
@@ -117,12 +128,14 @@ def _check_adapter(request: Request) -> None:
             raise InvalidRequestError(
                 Phrase("{option} has no meaning for full fine-tuning: leave it out", option=option)
             )
+    _check_expert_adapters(request)
     adapter = request.recipe.adapter if request.recipe is not None else None
     if adapter is None or request.lora_targets is not None:
         return
     model, targets = request.model.spec, adapter.target_modules
     known = {linear.name for linear, _ in model.adaptable_linears}
-    if isinstance(targets, tuple) and known.isdisjoint(targets):
+    tensors = expert_targets(model, adapter.target_parameters)
+    if isinstance(targets, tuple) and known.isdisjoint(targets) and not tensors:
         raise InvalidRequestError(
             Phrase(
                 "the recipe adapts {targets}, and {model} has none of these: give "
@@ -132,3 +145,41 @@ def _check_adapter(request: Request) -> None:
             )
         )
     check_understood(model, request.model.name, targets)
+
+
+def _check_expert_adapters(request: Request) -> None:
+    """Refuse what adapters of routed experts cannot have, as the section of a plan does
+    (planner/plan/schema.py:refuse_adapter)."""
+    for method in request.methods:
+        recipe = request.recipe_for(method)
+        adapter = recipe.adapter
+        if adapter is None or not adapted_experts(request, adapter):
+            continue
+        if adapter.dora:
+            raise InvalidRequestError(
+                Phrase(
+                    "peft adapts routed experts without DoRA, which {recipe} has: leave experts "
+                    "out of the targets",
+                    recipe=recipe.name,
+                )
+            )
+        if request.lora_dropout or (request.lora_dropout is None and adapter.dropout):
+            raise InvalidRequestError(
+                Phrase(
+                    "peft adapts routed experts without dropout, and {method} has {dropout:g}: "
+                    "give --lora-dropout 0, or leave experts out of the targets",
+                    method=method,
+                    dropout=request.lora_dropout or adapter.dropout,
+                )
+            )
+        rank = request.lora_rank or adapter.rank
+        if rank % RANKS_OF_EXPERTS:
+            raise InvalidRequestError(
+                Phrase(
+                    "adapters of routed experts need a rank that {ranks} divides, and {method} has "
+                    "{rank}: give --lora-rank, or leave experts out of the targets",
+                    ranks=RANKS_OF_EXPERTS,
+                    method=method,
+                    rank=rank,
+                )
+            )

@@ -7,7 +7,7 @@ from msgspec import structs
 from planner.base.units import round_up
 from planner.datasets.training_data import TrainingData
 from planner.decision.request import Request
-from planner.models.adapter_targets import lora_targets
+from planner.models.adapter_targets import divided, expert_targets, lora_targets
 from planner.models.traced_model import TracedSpec
 from planner.plan.schema import AdapterSection, OptimizerSection
 from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method, Strategy
@@ -151,14 +151,29 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     A recipe's names that the model lacks are left out, as peft would.
     """
     model = request.model.spec
-    asked = request.lora_targets or adapter.target_modules
+    asked = adapter.target_modules
+    if request.lora_targets:
+        asked, _tensors = divided(request.lora_targets)
     if isinstance(asked, tuple):
         known = {linear.name for linear, _ in model.adaptable_linears}
         asked = tuple(name for name in asked if name in known)
     targets = lora_targets(model, asked)
     dropout = adapter.dropout if request.lora_dropout is None else request.lora_dropout
     rank = request.lora_rank or adapter.rank
-    return structs.replace(adapter, target_modules=targets, rank=rank, dropout=dropout)
+    return structs.replace(
+        adapter,
+        target_modules=targets,
+        target_parameters=adapted_experts(request, adapter),
+        rank=rank,
+        dropout=dropout,
+    )
+
+
+def adapted_experts(request: Request, adapter: AdapterSection) -> tuple[str, ...]:
+    """Return the tensors of routed experts that get adapters: those asked for, or the recipe's."""
+    asked = request.lora_targets
+    tensors = divided(asked)[1] if asked else adapter.target_parameters
+    return expert_targets(request.model.spec, tensors)
 
 
 def _sequence_length(

@@ -7,11 +7,11 @@ from msgspec import Struct
 from planner.base.units import FP32_BYTES
 from planner.forward.bloom import bloom_layer
 from planner.forward.decoder import Decoder, Layer
-from planner.forward.experts import mixture
 from planner.forward.falcon import falcon_layer
 from planner.forward.feed_forward import activate, feed_forward, scaled_mlp
 from planner.forward.gemma4 import gemma4_layer
 from planner.forward.latent_attention import latent_attention
+from planner.forward.mixtures.experts import mixture
 from planner.forward.norms import norm
 from planner.forward.recurrent.gated_delta import gated_delta_net
 from planner.forward.recurrent.mamba2 import mamba2_mixer

@@ -1,8 +1,8 @@
 """Decoder layers of Gemma 4, as transformers 5.23 writes them, on a tape of sizes."""
 
 from planner.forward.decoder import Decoder, KeysAndValues, Layer
-from planner.forward.experts import grouped_experts, softmax_choice
 from planner.forward.feed_forward import activate, gated_mlp
+from planner.forward.mixtures.experts import grouped_experts, softmax_choice
 from planner.forward.norms import norm, unweighted_norm
 from planner.forward.rotary import Tables, turned
 from planner.forward.self_attention import attend

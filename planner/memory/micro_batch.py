@@ -215,7 +215,9 @@ class _Placed(Struct, frozen=True):
 def _placed(workload: Workload, checkpointing: int) -> list[_Placed]:
     """Return all layers in order; those that are equal take the same bytes, but for the first."""
     model = workload.model
-    trains = {kind: bool(workload.adapted(kind)) for kind in model.kinds}
+    trains = {
+        kind: bool(workload.adapted(kind) or workload.adapted_experts(kind)) for kind in model.kinds
+    }
     trained, routed, found = workload.method == "full", False, list[_Placed]()
     weighed, recomputed = model.model_type in RETURNS_WEIGHTS, False
     for layer in passed_layers(model, checkpointing):

@@ -2,12 +2,12 @@
 
 read: peft/utils/transformers_weight_conversion.py at 0.21.2: for models whose experts were
 ``nn.Linear`` before transformers 5, ``all-linear``, ``gate_proj``, ``up_proj`` and ``down_proj``
-come to mean the fused experts and the router. peft then makes each layer's experts anew, whole
-and with their adapters added, in every pass, and refuses dropout (peft/tuners/lora/layer.py,
-ParamWrapper). This launcher leaves routed experts frozen, so it names the matrices that remain.
+come to mean the fused experts, with twice the rank for gate and up, and the router, where peft
+refuses dropout (peft/tuners/lora/layer.py, ParamWrapper). Routed experts therefore get adapters
+only where they are asked for by the names of their tensors, and the matrices that remain are named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from planner.models.model_spec import ModelSpec
@@ -43,6 +43,31 @@ INDEXER = ("wq_b", "wk", "weights_proj")
 ROUTERS: Mapping[str, tuple[str, ...]] = {"llama4_text": ("router",), "phimoe": ("router",)}
 """Names of routers that are an ``nn.Linear`` which returns several tensors, so that no adapter can
 be on it, by architecture."""
+
+EXPERTS = "experts"
+"""The target that stands for all tensors of routed experts, whose names begin with it."""
+
+
+def divided(targets: Targets) -> tuple[Targets, tuple[str, ...]]:
+    """Return the matrices among targets, and the tensors of routed experts.
+
+    >>> divided(("all-linear", "experts"))
+    ('all-linear', ('experts',))
+    >>> divided(("q_proj", "experts.down_proj"))
+    (('q_proj',), ('experts.down_proj',))
+    """
+    if targets == "all-linear":
+        return targets, ()
+    tensors = tuple(name for name in targets if name.partition(".")[0] == EXPERTS)
+    matrices = tuple(name for name in targets if name not in tensors)
+    return ("all-linear" if matrices == ("all-linear",) else matrices), tensors
+
+
+def expert_targets(model: ModelSpec, tensors: Collection[str] = (EXPERTS,)) -> tuple[str, ...]:
+    """Return the tensors of the model's routed experts that are meant, in the model's order."""
+    names = (matrix.name for kind in model.kinds for matrix in model.adaptable_experts(kind))
+    found = tuple(dict.fromkeys(names))
+    return found if EXPERTS in tensors else tuple(name for name in found if name in tensors)
 
 
 def lora_targets(model: ModelSpec, targets: Targets) -> Targets:

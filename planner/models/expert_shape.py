@@ -161,6 +161,14 @@ class ExpertsSpec(Spec):
         tensors = self.expert_tensors(hidden_size)
         return tuple(_matrix(name, side, tensors[name] // side) for name, side in inputs.items())
 
+    def adaptable(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the matrices of one expert that can carry adapters, each by the name of the tensor
+        that holds those of all experts."""
+        return tuple(
+            _matrix(each.name, each.in_features, each.out_features // self.num_experts)
+            for each in self._stacks(hidden_size)
+        )
+
     @property
     def first(self) -> str:
         """Name of the tensor of the experts' first matrices."""

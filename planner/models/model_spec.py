@@ -480,6 +480,12 @@ class ModelSpec(Spec):
             return ()
         return self.experts.packable(self.hidden_size)
 
+    def adaptable_experts(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Return the matrices of one of a layer's routed experts that can carry adapters."""
+        if not kind.routed or self.experts is None:
+            return ()
+        return self.experts.adaptable(self.hidden_size)
+
     @property
     def packable_expert_params(self) -> int:
         """Weights of all such tensors."""

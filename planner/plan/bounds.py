@@ -25,6 +25,9 @@ MOST_LAYERS = 2_000
 LARGEST_PACKED = 2**31
 """Number of weights from which bitsandbytes packs no tensor in 4 bit; read: backends/cuda/ops.py at
 0.50.2, whose kernels take it as an int32."""
+RANKS_OF_EXPERTS = 8
+"""Divisor of the rank of adapters on routed experts: PyTorch takes rows of a grouped product that
+begin at 16 bytes; read: aten/src/ATen/native/GroupedMMUtils.h at 2.13."""
 
 Samples = Annotated[int, Meta(ge=1, le=MOST_SAMPLES)]
 """Samples of a micro-batch or a step, or micro-batches of a step."""

@@ -21,7 +21,7 @@ from planner.base.strict_yaml import (
 )
 from planner.hardware.cluster import Device
 from planner.hardware.network import network_name
-from planner.plan.bounds import Samples, SequenceLength
+from planner.plan.bounds import RANKS_OF_EXPERTS, Samples, SequenceLength
 from planner.plan.data_section import DataSection
 from planner.plan.optimizer_presets import optimizer_name
 from planner.plan.prediction_section import PredictionSection
@@ -117,6 +117,18 @@ class AdapterSection(Spec):
     over the rank."""
     target_modules: Literal["all-linear"] | tuple[str, ...]
     """Matrices that carry adapters: all linear ones but the head, or these by name."""
+    target_parameters: tuple[str, ...] = ()
+    """Tensors of routed experts that carry adapters, one for each expert, by their names in the
+    model's layers: ``experts.gate_up_proj`` and ``experts.down_proj``; in a recipe ``experts`` for
+    all of them."""
+
+    @property
+    def targets(self) -> Literal["all-linear"] | tuple[str, ...]:
+        """What carries adapters: matrices, and tensors of routed experts."""
+        matrices, tensors = self.target_modules, self.target_parameters
+        if not tensors:
+            return matrices
+        return (*((matrices,) if isinstance(matrices, str) else matrices), *tensors)
 
 
 class QuantizationSection(Spec):
@@ -153,16 +165,38 @@ class QuantizationSection(Spec):
             )
 
 
-def refuse_dora_on_int8(
+def refuse_adapter(
     adapter: AdapterSection | None, quantization: QuantizationSection | None
 ) -> None:
-    """Raise ValueError for DoRA on an int8 base: peft makes every int8 matrix whole in fp32 for a
-    norm of its rows, which is not modelled."""
-    in_int8 = quantization is not None and quantization.quant_type == "int8"
-    if adapter is not None and adapter.dora and in_int8:
+    """Raise ValueError for adapters that cannot be: DoRA on an int8 base, as peft makes every int8
+    matrix whole in fp32 for a norm of its rows, which is not modelled; and on routed experts what
+    peft (tuners/lora/layer.py at 0.21.2, ParamWrapper) or grouped products do not have: PyTorch
+    wants rows of 16 bytes (aten/src/ATen/native/GroupedMMUtils.h at 2.13).
+    """
+    if adapter is None:
+        return
+    if adapter.dora and quantization is not None and quantization.quant_type == "int8":
         raise ValueError(
             Phrase(
                 "adapter.dora cannot be combined with quant_type int8: use nf4, or leave dora out"
+            )
+        )
+    if not adapter.target_parameters:
+        return
+    if adapter.dropout or adapter.dora:
+        raise ValueError(
+            Phrase(
+                "peft adapts routed experts without dropout and without DoRA: set dropout 0 and "
+                "dora false, or leave target_parameters out"
+            )
+        )
+    if adapter.rank % RANKS_OF_EXPERTS:
+        raise ValueError(
+            Phrase(
+                "adapters of routed experts need a rank that {ranks} divides, since grouped "
+                "products have rows of 16 bytes: {rank} is not one",
+                ranks=RANKS_OF_EXPERTS,
+                rank=adapter.rank,
             )
         )
 
@@ -376,7 +410,7 @@ def check_method(
         raise ValueError(_section_error(method, "adapter", given=adapter is not None))
     if (quantization is None) != (method != "qlora"):
         raise ValueError(_section_error(method, "quantization", given=quantization is not None))
-    refuse_dora_on_int8(adapter, quantization)
+    refuse_adapter(adapter, quantization)
     if adapter is None and optimizer.lora_plus_ratio is not None:
         raise ValueError(
             Phrase("optimizer.lora_plus_ratio needs adapters, which method full does not have")

@@ -11,7 +11,12 @@ from msgspec import Struct
 from planner.base.errors import InvalidRequestError, NoFormulasError, UnknownNameError
 from planner.base.phrases import Phrase
 from planner.hardware.cluster import Cluster
-from planner.models.adapter_targets import Targets, misunderstood_targets
+from planner.models.adapter_targets import (
+    Targets,
+    divided,
+    expert_targets,
+    misunderstood_targets,
+)
 from planner.models.model_spec import ModelSpec
 from planner.models.traced_model import TracedSpec
 from planner.plan.bounds import FEWEST_TOKENS
@@ -118,7 +123,7 @@ def check_plan(plan: Plan) -> None:
             precision=plan.precision.compute,
             loss=plan.loss,
             attention=plan.attention,
-            targets=None if plan.adapter is None else plan.adapter.target_modules,
+            targets=None if plan.adapter is None else plan.adapter.targets,
             workloads=() if work is None else (work,),
         )
     )
@@ -237,16 +242,40 @@ def _check_activation_offloading(stated: StatedSettings) -> None:
 
 def _check_targets(stated: StatedSettings) -> None:
     """Refuse names that no matrix of the model has, and those that peft understands otherwise."""
-    if stated.model is None or not isinstance(stated.targets, tuple):
+    if stated.model is None or stated.targets is None:
+        return
+    targets, tensors = divided(stated.targets)
+    if tensors:
+        _check_experts(stated.model, stated.model_name, tensors)
+    if not isinstance(targets, tuple):
         return
     known = {linear.name for linear, _ in stated.model.adaptable_linears}
-    for name in stated.targets:
+    for name in targets:
         if name not in known:
             see = Phrase("config.json's architecture")
             raise UnknownNameError(
                 Phrase("matrix of {model_name}", model_name=stated.model_name), name, known, see=see
             )
-    check_understood(stated.model, stated.model_name, stated.targets)
+    check_understood(stated.model, stated.model_name, targets)
+
+
+def _check_experts(model: ModelSpec, model_name: str, tensors: tuple[str, ...]) -> None:
+    """Refuse tensors of routed experts that the model lacks, or that are multiplied otherwise than
+    expert by expert."""
+    known = expert_targets(model)
+    if not known:
+        raise InvalidRequestError(
+            Phrase(
+                "{model_name} has no routed experts that adapters are planned on: leave {targets} "
+                "out of the targets",
+                model_name=model_name,
+                targets=", ".join(tensors),
+            )
+        )
+    for name in tensors:
+        if name not in known:
+            noun = Phrase("tensor of the experts of {model_name}", model_name=model_name)
+            raise UnknownNameError(noun, name, known, see=", ".join(known))
 
 
 def check_understood(model: ModelSpec, model_name: str, targets: Targets) -> None:
@@ -256,9 +285,12 @@ def check_understood(model: ModelSpec, model_name: str, targets: Targets) -> Non
         raise InvalidRequestError(
             Phrase(
                 "peft adapts the fused experts of {model_name} for {targets}, which is not "
-                "planned: leave these names out of the targets",
+                "planned: leave these names out of the targets{instead}",
                 model_name=model_name,
                 targets=", ".join(names),
+                instead=Phrase(", and name experts for all that they hold")
+                if expert_targets(model)
+                else "",
             )
         )
 

@@ -176,6 +176,17 @@ def unpacked_product(
     return tape.record(product(made_elements, name), (x,), (offsets,), backward)
 
 
+def reordered(tape: Tape, x: Tensor, name: str) -> Tensor:
+    """Return a view of a matrix in three dimensions of another order; its gradient is copied into
+    the matrix's."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}, copied")]
+
+    return tape.record(Tensor(elements, width, x.storage, None), (x,), (), backward)
+
+
 def summed_experts(tape: Tape, x: Tensor, experts_per_token: int) -> Tensor:
     """Return ``x.view(tokens, k, h).sum(1)``; the expanded gradient is copied to be viewed flat."""
     elements, width = x.elements, x.width

@@ -199,6 +199,8 @@ def _layer(workload: Workload, kind: LayerKind) -> Iterator[Sized]:
         for sized in _experts(model.experts, model.hidden_size, full):
             if sized.name not in packed:
                 yield sized
+        for matrix in workload.adapted_experts(kind):
+            yield from _expert_adapters(workload, matrix, model.experts.num_experts)
     known = sum(matrix.num_params for matrix in matrices) + model.expert_params(kind)
     rest = model.layer_params(kind) - known
     found = model.own_parameters(kind)
@@ -229,6 +231,16 @@ def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:
     yield Sized(f"{name}.lora_B", (matrix.out_features, adapter.rank), True)
     if adapter.dora:
         yield Sized(f"{name}.magnitude", (matrix.out_features,), True)
+
+
+def _expert_adapters(workload: Workload, matrix: Linear, num_experts: int) -> Iterator[Sized]:
+    """Yield the adapters of one matrix of all experts: the rows of A are one expert's after
+    another's, and so are the columns of B."""
+    adapter = workload.settings.adapter
+    assert adapter is not None
+    ranks = num_experts * adapter.rank
+    yield Sized(f"{matrix.name}.lora_A", (ranks, matrix.in_features), True)
+    yield Sized(f"{matrix.name}.lora_B", (matrix.out_features, ranks), True)
 
 
 def _experts(experts: ExpertsSpec, hidden_size: int, full: bool) -> Iterator[Sized]:

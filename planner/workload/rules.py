@@ -43,6 +43,7 @@ class When(Spec):
     """Bound on the card's compute capability; the rule applies where that is unknown, too."""
     packing: list[bool] | None = None
     pure: list[bool] | None = None
+    adapts_experts: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         """Return whether the rule is about this combination."""
@@ -59,6 +60,7 @@ class When(Spec):
             (self.compute, combination.compute),
             (self.packing, combination.packing),
             (self.pure, combination.pure),
+            (self.adapts_experts, combination.adapts_experts),
         )
         listed = all(allowed is None or found in allowed for allowed, found in pairs)
         excepted = combination.optimizer in self.optimizer_other_than
@@ -86,6 +88,8 @@ class Combination(Struct, frozen=True):
     compute: Precision = "bf16"
     packing: bool = False
     pure: bool = False
+    adapts_experts: bool = False
+    """Whether routed experts carry adapters."""
     compute_capability: str | None = None
 
     @classmethod
@@ -99,7 +103,7 @@ class Combination(Struct, frozen=True):
         attention: AttentionName | None = None,
     ) -> "Combination":
         """Return the workload's combination, with its own attention or with another."""
-        quantization = workload.settings.quantization
+        quantization, adapter = workload.settings.quantization, workload.settings.adapter
         return cls(
             method=workload.method,
             strategy=strategy,
@@ -112,6 +116,7 @@ class Combination(Struct, frozen=True):
             compute=workload.compute,
             packing=workload.packing,
             pure=workload.pure,
+            adapts_experts=adapter is not None and bool(adapter.target_parameters),
             compute_capability=cluster.accelerator.compute_capability,
         )
 

@@ -7,7 +7,7 @@ from planner.plan.schema import (
     OptimizerSection,
     QuantizationSection,
     ScheduleSection,
-    refuse_dora_on_int8,
+    refuse_adapter,
 )
 from planner.plan.vocabulary import AttentionName, Loss, Method
 from planner.recipes.recipe import Recipe
@@ -36,7 +36,7 @@ class TrainingSettings(Spec):
     """Whether the inputs of recomputed layers wait in host memory for the backward pass."""
 
     def __post_init__(self) -> None:
-        refuse_dora_on_int8(self.adapter, self.quantization)
+        refuse_adapter(self.adapter, self.quantization)
 
 
 def settings_of(recipe: Recipe) -> TrainingSettings:

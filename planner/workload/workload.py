@@ -63,6 +63,15 @@ class Workload(Spec):
         """Return the matrices of one layer of this kind that carry an adapter."""
         return self._targeted(self.model.linears(kind))
 
+    def adapted_experts(self, kind: LayerKind) -> tuple[Linear, ...]:
+        """Return the matrices that carry an adapter in each routed expert of a layer of this kind,
+        by the name of the tensor that holds those of all experts."""
+        adapter = self.settings.adapter
+        if adapter is None or not adapter.target_parameters:
+            return ()
+        experts = self.model.adaptable_experts(kind)
+        return tuple(x for x in experts if x.name in adapter.target_parameters)
+
     @property
     def adapted_outside(self) -> tuple[Linear, ...]:
         """Matrices outside of the layers that carry an adapter."""
@@ -110,10 +119,12 @@ class Workload(Spec):
     @property
     def counted_adapted(self) -> list[tuple[Linear, int]]:
         """Matrices that carry an adapter, with how many there are of each."""
-        in_layers = [
-            (x, count) for kind, count in self.model.kinds.items() for x in self.adapted(kind)
-        ]
-        return [*in_layers, *((x, 1) for x in self.adapted_outside)]
+        num_experts = 0 if self.model.experts is None else self.model.experts.num_experts
+        found = list[tuple[Linear, int]]()
+        for kind, count in self.model.kinds.items():
+            found += [(x, count) for x in self.adapted(kind)]
+            found += [(x, count * num_experts) for x in self.adapted_experts(kind)]
+        return [*found, *((x, 1) for x in self.adapted_outside)]
 
     @property
     def adapter_params(self) -> int:
@@ -136,6 +147,13 @@ class Workload(Spec):
         frozen = Phrase(
             "{params} parameters of routed experts are frozen", params=format_count(params)
         )
+        adapter = self.settings.adapter
+        if adapter is not None and adapter.target_parameters:
+            frozen = Phrase(
+                "{frozen}, each expert with adapters on {targets}",
+                frozen=frozen,
+                targets=", ".join(adapter.target_parameters),
+            )
         if quantization is None:
             return frozen
         if self.model.too_large_expert_params and quantization.quant_type == "nf4":

@@ -1,15 +1,23 @@
 """Small real models, built and given dtypes and adapters as the launcher does."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from msgspec import structs
 
+from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.packed_experts import hold, packed_stack
 from launcher.compat.transformers import expert_stacks
-from launcher.training.model_building import cast_trainable, without_adapters
-from planner.models.adapter_targets import lora_targets, misunderstood_targets
+from launcher.training.model_building import cast_trainable
+from launcher.training.text_model import outside_of_text
+from planner.models.adapter_targets import (
+    divided,
+    expert_targets,
+    lora_targets,
+    misunderstood_targets,
+)
 from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, IndexerSpec, LatentAttentionSpec
 from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
@@ -768,10 +776,13 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         target_modules=adapter.target_modules
         if isinstance(adapter.target_modules, str)
         else list(adapter.target_modules),
-        exclude_modules=without_adapters(model, adapter.target_modules),
+        target_parameters=list(adapter.target_parameters) or None,
+        exclude_modules=outside_of_text(model),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    model = peft.get_peft_model(model, config, autocast_adapter_dtype=kinds.trainable == 4)
+    in_fp32 = kinds.trainable == 4
+    attach = partial(peft.get_peft_model, peft_config=config, autocast_adapter_dtype=in_fp32)
+    model = adapted_by(attach, model)
     cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
     return model
 
@@ -860,13 +871,15 @@ def workload_of(
     recipe = load_recipe(named or method)
     if spec.latent is not None:
         recipe = structs.replace(recipe, attention="eager")
+    matrices, tensors = divided(targets)
     if recipe.adapter is not None:
         adapter = AdapterSection(
             rank=8,
             alpha=16,
             dropout=dropout,
             dora=dora,
-            target_modules=own_names(spec, targets),
+            target_modules=own_names(spec, matrices),
+            target_parameters=expert_targets(spec, tensors),
         )
         recipe = structs.replace(recipe, adapter=adapter)
     if recipe.quantization is not None:

@@ -171,7 +171,8 @@ def hold_against_autograd(
     batch = Batch(micro_batch_size=shape[0], sequence_length=shape[1], masked=padded, device="cpu")
     kinds = numerics(method=workload.method, compute=workload.compute, zero_stage=zero_stage)
     layers = workload.model.layers
-    behind_trained = workload.method == "full" or any(map(workload.adapted, layers[:-1]))
+    adapted = [workload.adapted(kind) + workload.adapted_experts(kind) for kind in layers[:-1]]
+    behind_trained = workload.method == "full" or any(adapted)
     for index, first in ((0, True), (-1, not behind_trained)):
         ledger = layer_ledger(workload, batch, kinds, layers[index], first=first)
         kept = layer_bytes(workload, batch, zero_stage=zero_stage, index=index)
@@ -220,3 +221,35 @@ def test_int8_keeps_what_the_ledger_says(
 ) -> None:
     workload = workload_of(SHAPES[name], "qlora", compute, dropout, targets, named="qlora-int8")
     hold_against_autograd(workload, shape, padded=padded, zero_stage=zero_stage)
+
+
+EXPERTS = ("all-linear", "experts")
+WITH_ADAPTED_EXPERTS = (
+    "mixtral",
+    "gpt-oss",
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("qwen3-moe", "olmoe", "qwen2-moe", "nemotron-h")
+    ),
+)
+
+
+@pytest.mark.parametrize("name", WITH_ADAPTED_EXPERTS)
+@pytest.mark.parametrize(
+    ("method", "compute", "zero_stage", "targets"),
+    [
+        ("lora", "bf16", 0, EXPERTS),
+        ("lora", "bf16", 2, EXPERTS),
+        ("lora", "fp32", 0, ("experts.down_proj",)),
+        ("qlora", "bf16", 0, EXPERTS),
+        ("qlora", "bf16", 2, ("experts",)),
+    ],
+)
+def test_adapted_experts_keep_what_the_ledger_says(
+    name: str, method: Method, compute: Precision, zero_stage: ZeroStage, targets: Any
+) -> None:
+    """What enters an expert's adapters, what is between their factors, and these."""
+    workload = workload_of(SHAPES[name], method, compute, 0.0, targets)
+    assert workload.settings.adapter is not None
+    assert workload.settings.adapter.target_parameters
+    hold_against_autograd(workload, (2, 64), padded=False, zero_stage=zero_stage)

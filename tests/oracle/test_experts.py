@@ -1,18 +1,24 @@
 """Routed experts against the real libraries: what is quantized, adapted and counted."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from msgspec import convert, to_builtins
+from peft import LoraConfig, get_peft_model
 from torch.autograd.graph import saved_tensors_hooks
 
+from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.packed_experts import held
 from launcher.training.model_building import EXPERTS_IMPLEMENTATION, load_base, with_adapter
 from planner.models.model_presets import load_model
 from planner.models.model_spec import ModelSpec
+from planner.plan.bounds import RANKS_OF_EXPERTS
 from planner.plan.schema import Plan, QuantizationSection
 from planner.workload.quantization import nf4_bytes, with_experts
 from tests.launcher.plans import plan_content
@@ -144,3 +150,94 @@ def active_params(model: ModelSpec) -> int:
     stored = sum(model.experts.expert_tensors(model.hidden_size).values())
     idle = model.experts.num_experts - model.experts.experts_per_token
     return model.num_params - routed_layers * stored // model.experts.num_experts * idle
+
+
+BOTH = ("experts.gate_up_proj", "experts.down_proj")
+
+
+def settings(parameters: Sequence[str], **changes: Any) -> LoraConfig:
+    """Adapters that change much from the beginning."""
+    return LoraConfig(
+        r=8,
+        lora_alpha=12,
+        target_modules=["q_proj"],
+        target_parameters=list(parameters),
+        init_lora_weights=False,
+        **changes,
+    )
+
+
+@pytest.mark.parametrize("setting", [{"lora_dropout": 0.1}, {"use_dora": True}])
+def test_peft_adapts_experts_without_dropout_and_dora(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="does not work with"):
+        get_peft_model(build(SHAPES["mixtral"]), settings(BOTH, **setting))
+
+
+def in_peft(model: Any, parameters: Sequence[str]) -> Any:
+    """A model with the same adapters whoever attaches them."""
+    torch.manual_seed(1)
+    return get_peft_model(model, settings(parameters))
+
+
+def step(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss, and the gradients of all that trains."""
+    loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+    loss.backward()
+    return loss.detach(), {name: x.grad for name, x in model.named_parameters() if x.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("mixtral", BOTH), ("mixtral", BOTH[1:]), ("gpt-oss", BOTH)]
+)
+def test_adapters_of_experts_do_what_peft_does(name: str, parameters: Sequence[str]) -> None:
+    """By rows, and added to whole tensors: the same loss, gradients and names of parameters."""
+    base = build(SHAPES[name])
+    attach = partial(in_peft, parameters=parameters)
+    ids = torch.randint(1, SHAPES[name].vocab_size, (2, 12))
+    expected_loss, expected = step(attach(deepcopy(base)), ids)
+    model = adapted_by(attach, base)
+    loss, found = step(model, ids)
+    torch.testing.assert_close(loss, expected_loss)
+    assert found.keys() == expected.keys()
+    for parameter, gradient in expected.items():
+        torch.testing.assert_close(found[parameter], gradient, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        model.set_experts_implementation("batched_mm")
+        torch.testing.assert_close(model(input_ids=ids, labels=ids).loss, loss)
+        with model.disable_adapter():
+            assert not torch.equal(model(input_ids=ids, labels=ids).loss, loss)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt-oss"])
+def test_adapters_of_packed_experts_are_those_of_unpacked_ones(name: str, tmp_path: Path) -> None:
+    """Bit by bit, and token by token as in generation, too."""
+    build(SHAPES[name]).save_pretrained(tmp_path)
+    attach = partial(in_peft, parameters=BOTH)
+    ids = torch.randint(1, SHAPES[name].vocab_size, (2, 12))
+    results = list[tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]]()
+    for packed in (True, False):
+        base = load_base(plan(name, quantized=True), tmp_path, torch.device("cpu"))
+        if not packed:
+            make_whole(base)
+        model = adapted_by(attach, base)
+        loss, gradients = step(model, ids)
+        model.set_experts_implementation("batched_mm")
+        with torch.no_grad():
+            singly = model(input_ids=ids, labels=ids, use_cache=False).loss
+        results.append((loss, gradients, singly))
+    (loss, gradients, singly), (expected_loss, expected, expected_singly) = results
+    assert torch.equal(loss, expected_loss)
+    assert torch.equal(singly, expected_singly)
+    assert gradients.keys() == expected.keys()
+    for parameter, gradient in expected.items():
+        assert torch.equal(gradients[parameter], gradient)
+
+
+def test_grouped_products_want_rows_of_16_bytes() -> None:
+    """Why the rank of experts' adapters is a multiple of 8."""
+    offsets = torch.tensor([2, 5], dtype=torch.int32)
+    for rank in (RANKS_OF_EXPERTS, RANKS_OF_EXPERTS + 4):
+        rows, b = torch.ones(5, rank).bfloat16(), torch.ones(2, 16, rank).bfloat16()
+        refused = pytest.raises(RuntimeError, match="multiple of 16 bytes")
+        with refused if rank % RANKS_OF_EXPERTS else nullcontext():
+            torch.nn.functional.grouped_mm(rows, b.transpose(1, 2), offs=offsets)

@@ -16,6 +16,8 @@ CASES = (
     ZeroCase(method="lora", strategy="fsdp", steps=2, checkpointing=True, loss="fused"),
     ZeroCase(method="qlora", strategy="fsdp"),
     ZeroCase(method="qlora", strategy="fsdp", mixture=True, checkpointing=True),
+    ZeroCase(method="lora", strategy="fsdp", mixture=True, on_experts=True),
+    ZeroCase(method="qlora", strategy="fsdp", mixture=True, on_experts=True, checkpointing=True),
     ZeroCase(method="full", strategy="fsdp", pure=True),
     ZeroCase(method="full", strategy="fsdp", compute="fp32"),
 )

@@ -36,7 +36,7 @@ from planner.workload.dtypes import numerics
 from planner.workload.rules import rule_book
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
-from tests.oracle.small_models import SHAPES, build
+from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 SEEN = {
     "qlora-zero3",
@@ -45,6 +45,7 @@ SEEN = {
     "fsdp-other-optimizer",
     "adapters-zero1-zero2",
     "adapters-offloaded-optimizer",
+    "adapted-experts-zero3",
     "offloaded-other-optimizer",
     "offloaded-pure-bf16",
     "qlora-falcon",
@@ -257,3 +258,16 @@ def test_adapters_leave_stages_1_and_2_next_to_nothing_to_shard() -> None:
         kinds = numerics(method=method, compute="bf16", zero_stage=2)
         states = work.trainable_params * (kinds.trainable + kinds.gradient + 4 + 8)
         assert states < frozen_bytes(work, kinds)
+
+
+def test_adapters_of_experts_are_read_outside_of_their_modules_turn() -> None:
+    """ZeRO-3 gathers what a module holds as the module runs."""
+    work = workload_of(SHAPES["mixtral"], "lora", "fp32", 0.0, ("all-linear", "experts"))
+    model = prepare(build(SHAPES["mixtral"]), work, zero_stage=0)
+    run = set[bool]()
+    for name, module in model.named_modules():
+        if name.endswith(".lora_A.default"):
+            of_experts = ".experts." in name
+            module.register_forward_pre_hook(lambda *_, of_experts=of_experts: run.add(of_experts))
+    model(input_ids=torch.ones(1, 4, dtype=torch.long))
+    assert run == {False}

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from msgspec import structs
 
 from planner.base.preset_files import preset_names
+from planner.models.adapter_targets import expert_targets
 from planner.models.config_json import (
     ARCHITECTURES,
     NATIVE_CLASSES,
@@ -19,6 +21,7 @@ from planner.models.config_json import (
 from planner.models.model_presets import ModelPreset, load_model
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import module_names
+from planner.workload.parameters import parameters
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
 transformers = pytest.importorskip("transformers")
@@ -177,11 +180,24 @@ def test_config_json_round_trip(preset: ModelPreset, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_trains_is_what_peft_adapts(name: str) -> None:
-    """All matrices that can be named, in every layer that has them."""
-    work = workload_of(SHAPES[name], "lora", "bf16", 0.0, "all-linear")
-    model = prepare(build(work.model), work, zero_stage=0)
-    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
-    assert trained == work.trainable_params == work.adapter_params
+    """All matrices that can be named, in every layer that has them, and the experts where they are
+    asked for, with the tensors in peft's order."""
+    asked: list[Any] = ["all-linear"]
+    if expert_targets(SHAPES[name]):
+        asked.append(("all-linear", "experts"))
+    for targets in asked:
+        work = workload_of(SHAPES[name], "lora", "bf16", 0.0, targets)
+        model = prepare(build(work.model), work, zero_stage=0)
+        trained = [tuple(each.shape) for each in model.parameters() if each.requires_grad]
+        assert sum(map(prod, trained)) == work.trainable_params == work.adapter_params
+        of_experts = [
+            tuple(each.shape)
+            for each_name, each in model.named_parameters()
+            if each.requires_grad and ".experts." in each_name
+        ]
+        assert of_experts == [
+            each.shape for each in parameters(work) if each.trains and ".experts." in each.name
+        ]
 
 
 def test_every_architecture_has_a_small_model() -> None:

@@ -228,6 +228,23 @@ def test_peak_where_a_layer_returns_more_than_its_output(every: int) -> None:
     hold_against_trace(work, 2, zero_stage=0, checkpointing=every)
 
 
+@pytest.mark.usefixtures("tile_width")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mixtral",
+        *(pytest.param(x, marks=pytest.mark.long) for x in ("qwen3-moe", "olmoe", "gpt-oss")),
+    ],
+)
+@pytest.mark.parametrize("checkpointing", [0, 1])
+@pytest.mark.parametrize(("method", "zero_stage"), [("lora", 0), ("lora", 2), ("qlora", 0)])
+def test_peak_with_adapters_on_experts(
+    name: str, checkpointing: int, method: Method, zero_stage: ZeroStage
+) -> None:
+    work = workload_of(SHAPES[name], method, "bf16", 0.0, ("all-linear", "experts"))
+    hold_against_trace(work, 2, zero_stage=zero_stage, checkpointing=checkpointing)
+
+
 OFFLOADED = [
     ("llama", "lora", 0, None),
     ("gpt2", "lora", 0, None),

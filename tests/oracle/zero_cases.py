@@ -62,6 +62,8 @@ class ZeroCase:
     pure: bool = False
     mixture: bool = False
     """Whether the model is one of experts."""
+    on_experts: bool = False
+    """Whether adapters are on experts, too."""
 
     @property
     def shape(self) -> ModelSpec:
@@ -69,7 +71,8 @@ class ZeroCase:
 
     @property
     def workload(self) -> Workload:
-        work = workload_of(self.shape, self.method, self.compute, 0.0, "all-linear")
+        targets = ("all-linear", "experts") if self.on_experts else "all-linear"
+        work = workload_of(self.shape, self.method, self.compute, 0.0, targets)
         work = structs.replace(work, pure=self.pure)
         changes = {"sequence_length": self.sequence_length, "loss": self.loss}
         return work.with_settings(**changes)

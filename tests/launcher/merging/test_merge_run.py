@@ -137,6 +137,31 @@ def test_experts_are_merged_as_they_were_packed(tiny_mixture: Path, tmp_path: Pa
         assert torch.equal(getattr(merged.experts, name), getattr(loaded.experts, name).unpacked())
 
 
+@pytest.mark.parametrize("targets", [["down_proj"], ["gate_up_proj", "down_proj"]])
+def test_adapted_experts_are_what_peft_makes_of_them(
+    targets: list[str], tiny_mixture: Path, tmp_path: Path
+) -> None:
+    """peft's wrappers stand inside of each other, and files hold the experts one by one."""
+    base = AutoModelForCausalLM.from_pretrained(tiny_mixture, dtype=torch.float32)
+    parameters = [f"experts.{name}" for name in targets]
+    modules = ["q_proj", "v_proj"]
+    write_adapter(base, tmp_path / "adapter", target_modules=modules, target_parameters=parameters)
+    settings = plan(
+        adapter__rank=8, adapter__target_modules=modules, adapter__target_parameters=parameters
+    )
+    target = tmp_path / "merged"
+    paths: dict[str, Any] = {"base": tiny_mixture, "adapter": tmp_path / "adapter"}
+    merge(settings, target=target, screen=StringIO(), **paths)
+    expected = merged_by_peft(tiny_mixture, tmp_path / "adapter")
+    found = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32).state_dict()
+    before = AutoModelForCausalLM.from_pretrained(tiny_mixture, dtype=torch.float32).state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=2**-8, atol=1e-6)
+        adapted = any(part in name for part in (*modules, *parameters))
+        assert torch.equal(tensor, before[name]) != adapted
+
+
 def test_a_merged_model_has_the_positions_of_its_training(
     tiny_checkpoint: Path, adapter: Path, tmp_path: Path
 ) -> None:

@@ -353,6 +353,41 @@ def test_the_standard_loss_is_the_same_number(
     assert done.losses == pytest.approx(one_process_lora.losses, rel=SAME_SUMS)
 
 
+@pytest.mark.long
+def test_adapters_of_experts_train_the_same_under_every_strategy(
+    tiny_mixture: Path, tmp_path: Path
+) -> None:
+    adapter = {
+        "rank": 8,
+        "alpha": 16,
+        "dropout": 0.0,
+        "target_modules": ["q_proj"],
+        "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+    }
+    losses, shapes = dict[str, list[float]](), dict[str, dict[str, tuple[int, ...]]]()
+    for strategy in ("single", "ddp", "zero2", "fsdp"):
+        (tmp_path / strategy).mkdir()
+        done = train(
+            tmp_path / strategy,
+            tiny_mixture,
+            adapter=adapter,
+            model__model_type="mixtral",
+            model__num_params=255_040,
+            model__trainable_params=34_816,
+            parallel=parallel(strategy),
+            activation_checkpointing=strategy in ("zero2", "fsdp"),
+            **({} if strategy in ("single", "ddp") else {"precision": SIXTEEN_BIT}),
+            **({} if strategy == "single" else TWO_RANKS),
+        )
+        losses[strategy] = done.losses
+        shapes[strategy] = {name: x[1] for name, x in tensors(done.run / "adapter").items()}
+        assert shapes[strategy] == shapes["single"]
+    alone = losses.pop("single")
+    assert losses.pop("ddp") == pytest.approx(alone, rel=SAME_SUMS)
+    for found in losses.values():
+        assert found == pytest.approx(alone, rel=SIXTEEN_BIT_WEIGHTS)
+
+
 def tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Dtype and whole shape of everything saved, by name."""
     from safetensors import safe_open

@@ -48,7 +48,7 @@ def test_alternatives_say_when_a_richer_method_also_fits() -> None:
 def test_what_the_next_richer_method_lacks_is_said() -> None:
     richer = decide(request(cards(1, 24))).richer
     assert richer is not None
-    assert richer.startswith("full needs 88.53 GiB more per GPU; it fits on 8 such cards")
+    assert richer.startswith("full needs 88.51 GiB more per GPU; it fits on 8 such cards")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,8 @@ def test_shards_of_fsdp_in_host_memory_leave_constants_alone() -> None:
     chosen = decide(structs.replace(asked, offload="all")).chosen
     weights = chosen.footprint.phases["forward"]["weights"]
     assert chosen.layout.strategy == "fsdp"
-    assert chosen.footprint.phases["optimizer_step"].keys() <= {"weights", "workspace"}
+    step = chosen.footprint.phases["optimizer_step"]
+    assert {part for part, num_bytes in step.items() if num_bytes} == {"weights", "workspace"}
     assert weights < 0.03 * chosen.workload.model.num_params
     assert chosen.host.node_bytes > 0.5 * chosen.workload.model.num_params
 

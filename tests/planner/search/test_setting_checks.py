@@ -80,6 +80,24 @@ BOTH: list[tuple[str, str, dict[str, Any], list[str], str]] = [
         ["adapter.target_modules=[q_proj, gate_proj]"],
         "peft adapts the fused experts of deepseek-v2-lite for gate_proj, which is not planned",
     ),
+    (
+        *("olmoe-1b-7b", "h100-sxm-80gb"),
+        {"method": "lora", "lora_targets": ("q_proj", "experts.down")},
+        ["adapter.target_parameters=[experts.down]", "adapter.dropout=0"],
+        "no tensor of the experts of olmoe-1b-7b is named 'experts.down'. Did you mean",
+    ),
+    (
+        *("smollm2-135m", "rtx-4090"),
+        {"method": "lora", "lora_targets": ("all-linear", "experts.down_proj")},
+        ["adapter.target_parameters=[experts.down_proj]", "adapter.dropout=0"],
+        "smollm2-135m has no routed experts that adapters are planned on: leave experts.down_proj",
+    ),
+    (
+        *("olmoe-1b-7b", "h100-sxm-80gb"),
+        {"method": "lora", "lora_targets": ("all-linear", "experts"), "lora_dropout": 0.1},
+        ["adapter.target_parameters=[experts.down_proj]", "adapter.dropout=0.1"],
+        "peft adapts routed experts without dropout",
+    ),
 ]
 ZERO = (
     "{reduce_bucket_size: 1000, allgather_bucket_size: 1000, prefetch_bucket_size: 1000, "

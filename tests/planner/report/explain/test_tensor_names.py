@@ -28,7 +28,15 @@ MOST_NAMES = ("glm4-moe", "gpt2", "gemma3")
 WAYS: list[tuple[Method, dict[str, Any]]] = [
     ("qlora", {}),
     ("qlora", {"attention": "eager", "loss": "standard", "precision": "fp16"}),
-    ("lora", {"activation_checkpointing": True, "precision": "fp32"}),
+    (
+        "lora",
+        {
+            "activation_checkpointing": True,
+            "precision": "fp32",
+            "lora_targets": ("all-linear", "experts"),
+            "lora_dropout": 0.0,
+        },
+    ),
     ("full", {"loss": "standard"}),
     ("full", {"attention": "eager", "micro_batch_size": 2}),
 ]

@@ -11,11 +11,14 @@ and router logits are not kept.
     t  tokens     k  experts_per_token     S = t k  rows     E  num_experts     h  hidden_size
 """
 
+from collections.abc import Mapping
+
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer
-from planner.forward.dense_experts import dense_mixture
 from planner.forward.feed_forward import activate, feed_forward
-from planner.forward.sparse_mixer import sparse_router
+from planner.forward.mixtures.dense_experts import dense_mixture
+from planner.forward.mixtures.expert_adapters import ExpertFactors, expert_factors, with_adapters
+from planner.forward.mixtures.sparse_mixer import sparse_router
 from planner.models.expert_shape import ExpertsSpec
 from planner.tape import expert_operators as routing
 from planner.tape import operators as ops
@@ -287,6 +290,7 @@ def grouped_experts(
     """Mirror grouped_mm_experts_forward of transformers/integrations/moe.py."""
     tape, h = decoder.tape, experts.width(decoder.workload.model.hidden_size)
     rows, width = chosen.elements, x.width
+    factors = expert_factors(decoder, layer, experts)
     in_order, order = routing.order_of(tape, rows)
     selected = _selected(decoder, x, rows, h)
     weights = routing.gathered_rows(tape, scores, order, rows, "weights in the experts' order")
@@ -294,11 +298,11 @@ def grouped_experts(
     _per_expert = tape.new(experts.num_experts, routing.INT32, "rows of each expert")
     offsets = tape.new(experts.num_experts, routing.INT32, "offsets of the experts' rows")
     biases = _biases(decoder, layer, experts.first, in_order, experts)
-    output = _product(decoder, layer, experts.first, selected, offsets, experts)
+    output = _product(decoder, layer, experts.first, selected, offsets, experts, factors)
     output = output if biases is None else views.added_in_place(tape, output, biases)
     output = _activated(decoder, output, experts)
     biases = _biases(decoder, layer, "experts.down_proj", in_order, experts)
-    output = _product(decoder, layer, "experts.down_proj", output, offsets, experts)
+    output = _product(decoder, layer, "experts.down_proj", output, offsets, experts, factors)
     output = output if biases is None else views.added_in_place(tape, output, biases)
     weighed = ops.mul(tape, output, weights, "experts' outputs, weighed")
     back = tape.new(rows, ops.INT64, "places of the tokens")
@@ -314,23 +318,33 @@ def _selected(decoder: Decoder, x: Tensor, rows: int, h: int) -> Tensor:
 
 
 def _product(
-    decoder: Decoder, layer: Layer, name: str, x: Tensor, offsets: Tensor, experts: ExpertsSpec
+    decoder: Decoder,
+    layer: Layer,
+    name: str,
+    x: Tensor,
+    offsets: Tensor,
+    experts: ExpertsSpec,
+    factors: Mapping[str, ExpertFactors],
 ) -> Tensor:
     """Mirror ``_grouped_linear``: autocast does not know it, so that the input takes the weight's
     dtype."""
-    h = decoder.workload.model.hidden_size
+    tape, h = decoder.tape, decoder.workload.model.hidden_size
     out = experts.inner_products * experts.intermediate_size
     if name.endswith("down_proj"):
         out = experts.width(h)
     size = experts.expert_tensors(h)[name]
     if any(each.name == name for each in decoder.workload.packed_experts(layer.kind)):
-        x = ops.cast(decoder.tape, x, decoder.numerics.outside, f"{name}: input cast")
-        return routing.unpacked_product(
-            decoder.tape, x, offsets, weights=size, out_features=out, name=name
+        x = ops.cast(tape, x, decoder.numerics.outside, f"{name}: input cast")
+        output = routing.unpacked_product(
+            tape, x, offsets, weights=size, out_features=out, name=name
         )
-    weight = decoder.expert_parameter(layer, name, size)
-    x = ops.cast(decoder.tape, x, weight.width, f"{name}: input cast")
-    return routing.grouped_product(decoder.tape, x, weight, offsets, out_features=out, name=name)
+    else:
+        weight = decoder.expert_parameter(layer, name, size)
+        x = ops.cast(tape, x, weight.width, f"{name}: input cast")
+        output = routing.grouped_product(tape, x, weight, offsets, out_features=out, name=name)
+    if name not in factors:
+        return output
+    return with_adapters(tape, name, x, output, offsets, factors[name])
 
 
 def _biases(

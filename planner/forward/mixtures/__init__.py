@@ -1,0 +1,1 @@
+"""Mixtures of experts in a forward pass: routers, grouped products, and what differs from them."""
