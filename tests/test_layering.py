@@ -26,7 +26,7 @@ PLANNER = {
     "tape": {"base", "hardware", "workload"},
     "forward": {"base", "hardware", "models", "workload", "tape"},
     "memory": {"base", "hardware", "plan", "models", "workload", "tape", "forward"},
-    "allocator": {"base", "hardware", "plan", "workload", "tape", "forward", "memory"},
+    "allocator": {"base", "hardware", "plan", "models", "workload", "tape", "forward", "memory"},
     "speed": {"base", "hardware", "plan", "models", "workload", "tape", "forward"},
     "search": {
         *("base", "hardware", "plan", "models", "workload", "tape", "forward", "memory"),

@@ -94,7 +94,8 @@ def scales_of(state: Any) -> torch.Tensor:
     scales: torch.Tensor = state.absmax
     if state.nested:
         second = state.state2
-        scales = dequantize_scales(scales, second.absmax, second.code, state.offset)
+        scales = dequantize_scales(scales, second.absmax, second.code)
+        scales += state.offset
     return scales
 
 
@@ -193,13 +194,13 @@ def dequantize_before_product(
 
 
 def dequantize_scales(
-    codes: torch.Tensor, absmax: torch.Tensor, table: torch.Tensor, offset: torch.Tensor
+    codes: torch.Tensor, absmax: torch.Tensor, table: torch.Tensor
 ) -> torch.Tensor:
-    """Return the fp32 scales of a matrix whose scales are quantized themselves."""
+    """Return the fp32 scales, less their offset, of a matrix whose scales are quantized
+    themselves."""
     scales: torch.Tensor = _OPERATORS.dequantize_blockwise(
         codes, absmax, table, _STATISTICS_BLOCK_ELEMENTS, torch.float32
     )
-    scales += offset
     return scales
 
 

@@ -112,9 +112,10 @@ def _multiply_4bit(tracer: Tracer, _func: Any, args: tuple[Any, ...], kwargs: An
     with tracer:
         if kwargs.get("absmax_8bit") is not None:
             with tracer.part("workspace"):
-                absmax = bnb.dequantize_scales(
-                    kwargs["absmax_8bit"], absmax, kwargs["absmax_code"], kwargs["absmax_offset"]
+                without_offset = bnb.dequantize_scales(
+                    kwargs["absmax_8bit"], absmax, kwargs["absmax_code"]
                 )
+                absmax = without_offset + kwargs["absmax_offset"]
         weight = bnb.dequantize_before_product(
             packed, shape, absmax, blocksize, quant_type, inputs.dtype
         )

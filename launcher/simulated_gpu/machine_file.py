@@ -53,7 +53,7 @@ class Processors(Spec):
 
     meaning: str
     source: str
-    cards: dict[str, tuple[int, float]]
+    cards: dict[str, float]
     slices_source: str
     slices: dict[str, tuple[int, int]]
 
@@ -116,8 +116,9 @@ def machine_text(cards: SimulatedCards) -> str:
 
 def _gpu_lines(cards: SimulatedCards, index: int) -> Iterator[str]:
     card = cards.card
-    multiprocessors, l2_mib = processors().cards[card.name]
-    l2_kib = round(l2_mib * 1024)
+    multiprocessors = card.multiprocessors
+    assert multiprocessors is not None, "a card of presets/gpus has all that CUDA reports"
+    l2_kib = round(processors().cards[card.name] * 1024)
     total = max(card.total_mib, cards.visible_mib) if cards.slice is None else card.total_mib
     reserved = 0 if cards.slice is not None else total - cards.visible_mib
     yield "gpu"

@@ -4,7 +4,7 @@ read: deepspeed/runtime/zero/stage_1_and_2.py and stage3.py at 0.19.8; in which 
 and on which stream, is as simulated cards have it (benchmarks/simulated).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -75,18 +75,21 @@ def zero_requests(
     layout: Layout,
     moments: Moments,
     *,
+    frozen: Iterable[Request],
     flat: FlatBytes,
     workspaces: Sizes,
 ) -> Iterator[Request]:
     """Yield two steps of one rank under DeepSpeed on its main stream, whose buffers are those of
-    ``moments``.
+    ``moments`` and whose ``frozen`` weights are loaded first.
 
     Under ZeRO-1 a rank's own gradients are copied to the stream that reduces, and all others end
     before the step. ZeRO-3 learns the order of the modules in the first forward pass, and gathers
     the head there.
     """
     forward, step = moments["forward"].buffers, moments["optimizer_step"].buffers
-    yield from _zero_load(run, workload, layout, forward, moments["load"].buffers, flat.home)
+    yield from _zero_load(
+        run, workload, layout, forward, moments["load"].buffers, flat.home, frozen
+    )
     buckets = moments["backward"].buffers.get("reduce_buckets", 0)
     gathered = moments["backward"].buffers.get("gathered", 0)
     slice_bytes = gathered // layout.world_size if layout.offload == "all" else 0
@@ -114,6 +117,7 @@ def _zero_load(
     forward: Buffers,
     load: Buffers,
     piece_bytes: int,
+    frozen: Iterable[Request],
 ) -> Iterator[Request]:
     """Yield what DeepSpeed holds before the first step, and what it sets that up with.
 
@@ -125,9 +129,10 @@ def _zero_load(
     """
     trained, tensors = sum(forward.get(key, 0) for key in TRAINED), trained_tensors(workload)
     elements = sum(tensor.elements for tensor in tensors)
-    yield "frozen", forward.get("frozen_weights", 0)
+    yield from frozen
     if layout.zero_stage < 3:
         yield "loaded", sum(split_by_pool(run.weight_sizes(trains=True))[0])
+        yield EMPTIED
     decaying = sum(tensor.elements for tensor in tensors if tensor.decays)
     first = block(decaying * trained // max(1, elements))
     yield from allocated("flat", _cut(trained, first))

@@ -4,8 +4,9 @@ Two steps are replayed through one layer of each kind (planner/allocator/few_lay
 that comes to PyTorch's allocator: benchmarks/results/simulated.csv.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from planner.allocator.ddp_steps import ddp_second_step, ddp_set_up
 from planner.allocator.deepspeed_steps import (
     flat_bytes,
     reduced_bytes,
@@ -21,14 +22,15 @@ from planner.allocator.large_requests import (
     Sizes,
     allocated,
     changed,
+    laid_out,
     most_small,
     reserved_bytes,
     split_by_pool,
 )
+from planner.allocator.loading import beside_sizes, runs_of_load
 from planner.allocator.pass_trace import Change, numbered
 from planner.allocator.pools import SMALL_SEGMENT_BYTES
 from planner.base.units import block, round_up
-from planner.memory.ddp_buckets import ddp_bytes
 from planner.memory.footprint import moments_of
 from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
@@ -53,21 +55,40 @@ def expected_reserved_bytes(
     if zero is None:
         return _of_torch(run, workload, layout, batch, numerics)
     moments = moments_of(workload, layout, batch, numerics)
+    frozen = moments["forward"].buffers.get("frozen_weights", 0)
     requests = zero_requests(
         run,
         workload,
         layout,
         moments,
+        frozen=_frozen(workload, numerics, frozen),
         flat=flat_bytes(workload, layout, numerics),
         workspaces=cublas_workspaces(batch.compute_capability),
     )
-    small = round_up(run.small_bytes, SMALL_SEGMENT_BYTES)
+    small = round_up(run.small_bytes + _small_frozen_bytes(workload, run), SMALL_SEGMENT_BYTES)
     copy = largest_copy_bytes(workload, layout, numerics, zero, batch.device)
     gathers = layout.zero_stage == 3
     gathered = gathered_bytes(workload, layout, zero, numerics).most if gathers else 0
     reduced = reduced_bytes(workload, layout, zero, numerics, batch.device)
     side = side_bytes(layout, gradients=reduced, copy=copy, gathered=gathered)
     return reserved_bytes(requests) + side + small
+
+
+def _frozen(workload: Workload, numerics: Numerics, num_bytes: int) -> Iterator[Request]:
+    """Yield the load of frozen weights that take so many bytes, of quantized ones the large ones
+    alone."""
+    if workload.settings.quantization is None:
+        yield "frozen", num_bytes
+    else:
+        yield from laid_out("frozen", runs_of_load(workload, numerics, adapters=False))
+
+
+def _small_frozen_bytes(workload: Workload, run: FewLayers) -> int:
+    """Return the bytes that :func:`_frozen` leaves out."""
+    if workload.settings.quantization is None:
+        return 0
+    sizes = [*quantized_sizes(workload), *run.weight_sizes(trains=False)]
+    return split_by_pool(sizes)[1]
 
 
 def _of_fsdp(
@@ -101,20 +122,22 @@ def _of_torch(
     run: FewLayers, workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
 ) -> int:
     """Return the bytes without DeepSpeed."""
-    resident, small = split_by_pool(_resident(workload, layout, numerics, run))
-    tensors = trained_tensors(workload)
+    is_ddp, tensors = layout.strategy == "ddp", trained_tensors(workload)
     states = [block(size) for size in states_of(workload, tensors, numerics, batch.device)]
     step = step_of(workload, tensors, width=numerics.home, device=batch.device)
     update = numbered(step.log)[0]
     requests = _requests(
         run,
-        resident=resident,
+        loaded=_loaded(workload, numerics, run),
+        set_up=ddp_set_up(workload, numerics) if is_ddp else [],
+        second_step=ddp_second_step(workload, numerics) if is_ddp else [],
         states=states,
         update=update,
         workspaces=cublas_workspaces(batch.compute_capability),
         accumulates=layout.gradient_accumulation_steps > 1,
     )
     gradients = [tensor.elements * numerics.gradient for tensor in tensors]
+    _, small = split_by_pool([*quantized_sizes(workload), *run.weight_sizes()])
     small += _small_bytes(run, states, gradients, update)
     return reserved_bytes(requests) + round_up(small, SMALL_SEGMENT_BYTES)
 
@@ -128,31 +151,32 @@ def _small_bytes(run: FewLayers, states: Sizes, gradients: Sizes, update: Sequen
     return of_states + max(run.small_bytes, of_gradients + most_small(update))
 
 
-def _resident(
-    workload: Workload,
-    layout: Layout,
-    numerics: Numerics,
-    run: FewLayers,
-) -> Iterator[int]:
-    """Yield the bytes of each tensor that is there from the load to the end, of all layers."""
-    yield from quantized_sizes(workload)
-    yield from run.weight_sizes()
-    if layout.strategy == "ddp":
-        yield ddp_bytes(workload, numerics.gradient)
+def _loaded(workload: Workload, numerics: Numerics, run: FewLayers) -> Iterator[Request]:
+    """Yield the large requests of a load, of all layers."""
+    if workload.settings.quantization is None:
+        sizes = [*run.weight_sizes(), *beside_sizes(workload, numerics)]
+        yield "resident", sum(split_by_pool(sizes)[0])
+    else:
+        yield from laid_out("load", runs_of_load(workload, numerics, adapters=True))
 
 
 def _requests(
     run: FewLayers,
     *,
-    resident: Sizes,
+    loaded: Iterable[Request],
+    set_up: Iterable[Request],
+    second_step: Iterable[Request],
     states: Sizes,
     update: Sequence[Change],
     workspaces: Sizes,
     accumulates: bool,
 ) -> Iterator[Request]:
     """Yield two steps; the first one has no second micro-batch, which would take little more."""
-    yield "resident", sum(resident)
+    yield from loaded
+    yield from set_up
     for step in range(STEPS):
+        if step:
+            yield from second_step
         made = workspaces_of(run.trace, [] if step else workspaces)
         yield from micro_batch((step, "first"), run, made)
         if accumulates and step:

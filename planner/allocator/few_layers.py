@@ -35,8 +35,8 @@ MOST_CHANGES = 13_000
 """Storages that come and go in a pass through all layers up to which all of them run: of models
 that are small beside their logits, where a few bytes decide whether these fit into a hole."""
 SMALL_MODEL_BYTES = 1 << 30
-"""Bytes of weights up to which twice as many are run: holes between the layers take a few pages of
-20 MiB of any model, which are percents of a small one."""
+"""Bytes of weights up to which three times as many are run: holes between the layers take a few
+pages of 20 MiB of any model, percents of a small one, and small blocks leave holes, too."""
 
 
 class LeftOut(Struct, frozen=True):
@@ -97,7 +97,7 @@ def passed(
     last = list(dict.fromkeys(reversed(others)))[::-1]
     trace = trace_of(workload, batch, numerics, (first, *last), bucket_size=bucket_size)
     few = FewLayers(trace, [], [1, *(others.count(layer) for layer in last)])
-    most = MOST_CHANGES * (2 if _weights_bytes(workload, few) <= SMALL_MODEL_BYTES else 1)
+    most = MOST_CHANGES * (3 if _weights_bytes(workload, few) <= SMALL_MODEL_BYTES else 1)
     if len(trace.changes) * len(layers) <= most * len(few.counts):
         return _through_all(workload, batch, numerics, layers, bucket_size=bucket_size)
     left_out: list[LeftOut] = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from planner.allocator.pass_trace import Change
 from planner.allocator.pools import SMALL_REQUEST_BYTES, Block, DeviceDriver, ExpandablePool
@@ -14,25 +15,68 @@ EMPTIED: Request = "torch.cuda.empty_cache", 0
 """What gives all free memory back to the driver."""
 
 
+class Run(NamedTuple):
+    """Addresses that are all used, or all free, in the pool of large requests."""
+
+    num_bytes: int
+    is_used: bool
+    """Whether a request can take none of it: a hole as large as a small request serves none."""
+
+
 def reserved_bytes(requests: Iterable[Request]) -> int:
     """Return the bytes that requests reserve in expandable segments."""
-    driver = DeviceDriver(capacity_bytes=None)
-    large, small = (ExpandablePool(driver=driver, small=is_small) for is_small in (False, True))
-    used: dict[Hashable, tuple[ExpandablePool, Block]] = {}
-    for key, num_bytes in requests:
-        if key == EMPTIED[0]:
-            large.release_cached()
-            small.release_cached()
-        elif num_bytes:
-            pool = large if num_bytes > SMALL_REQUEST_BYTES else small
-            block = pool.cached(num_bytes) or pool.grow(num_bytes)
-            assert block is not None, "a driver without a limit has memory"
-            pool.hand_out(block, num_bytes)
-            used[key] = pool, block
-        elif key in used:
-            pool, block = used.pop(key)
-            pool.take_back(block)
-    return driver.peak_reserved_bytes
+    memory = _Memory()
+    memory.take(requests)
+    return memory.driver.peak_reserved_bytes
+
+
+def runs_after(requests: Iterable[Request]) -> tuple[Run, ...]:
+    """Return the pages that large requests leave, in the order of addresses."""
+    memory = _Memory()
+    memory.take(requests)
+    blocks = [block for pool, block in memory.used.values() if not pool.small]
+    blocks += [block for block in memory.large.blocks.values() if block.mapped]
+    runs: list[Run] = []
+    for block in sorted(blocks, key=lambda block: block.address):
+        num_bytes = block.num_bytes
+        is_used = block.allocated or num_bytes <= SMALL_REQUEST_BYTES
+        if runs and runs[-1].is_used == is_used:
+            num_bytes += runs.pop().num_bytes
+        runs.append(Run(num_bytes, is_used))
+    return tuple(runs)
+
+
+def laid_out(name: Hashable, runs: Sequence[Run]) -> Iterator[Request]:
+    """Yield requests that leave an empty memory so."""
+    yield from allocated(name, [run.num_bytes for run in runs])
+    yield from (((name, number), 0) for number, run in enumerate(runs) if not run.is_used)
+
+
+class _Memory:
+    """Both pools of one stream, as requests fill them."""
+
+    def __init__(self) -> None:
+        self.driver = DeviceDriver(capacity_bytes=None)
+        self.large = ExpandablePool(driver=self.driver, small=False)
+        self.small = ExpandablePool(driver=self.driver, small=True)
+        self.used: dict[Hashable, tuple[ExpandablePool, Block]] = {}
+
+    def take(self, requests: Iterable[Request]) -> None:
+        """Meet the requests one by one."""
+        used = self.used
+        for key, num_bytes in requests:
+            if key == EMPTIED[0]:
+                self.large.release_cached()
+                self.small.release_cached()
+            elif num_bytes:
+                pool = self.large if num_bytes > SMALL_REQUEST_BYTES else self.small
+                block = pool.cached(num_bytes) or pool.grow(num_bytes)
+                assert block is not None, "a driver without a limit has memory"
+                pool.hand_out(block, num_bytes)
+                used[key] = pool, block
+            elif key in used:
+                pool, block = used.pop(key)
+                pool.take_back(block)
 
 
 def split_by_pool(sizes: Iterable[int]) -> tuple[list[int], int]:

@@ -7,7 +7,8 @@ which storages come and go, so that every layer is run here and not one of each 
 
 from collections.abc import Iterable, Sequence
 
-from planner.allocator.held_sizes import STEPS, quantized_sizes, states_of
+from planner.allocator.held_sizes import STEPS, states_of
+from planner.allocator.loading import beside_sizes, loaded
 from planner.allocator.pass_trace import Change, PassTrace, numbered, trace_of
 from planner.allocator.replay import Allocate, AllocatorEvent, AllocatorPeak, Free, replay
 from planner.forward.model_pass import passed_layers
@@ -46,8 +47,7 @@ def training_events(
     log = step_of(workload, tensors, width=numerics.home, device=batch.device).log
     update = numbered(log)[0]
     workspaces = cublas_workspaces(batch.compute_capability)
-    events = _held("weight", [w.elements * w.width for w in trace.weights.values()])
-    events += _held("packed", quantized_sizes(workload))
+    events = _loaded(workload, numerics, trace)
     for step in range(STEPS):
         events += _first_micro_batch(step, trace, workspaces if step == 0 else [])
         if layout.gradient_accumulation_steps > 1:
@@ -57,6 +57,17 @@ def training_events(
         events += _events("update", step, update)
         events += [Free(("first", step, number)) for number in trace.kept.values()]
     return events
+
+
+def _loaded(workload: Workload, numerics: Numerics, trace: PassTrace) -> list[AllocatorEvent]:
+    """Return a load: where nothing is quantized each weight, those that no text passes last."""
+    if workload.settings.quantization is None:
+        passed = [weight.elements * weight.width for weight in trace.weights.values()]
+        return _held("weight", [*passed, *beside_sizes(workload, numerics)])
+    return [
+        Allocate(("load", key), num_bytes) if num_bytes else Free(("load", key))
+        for key, num_bytes in loaded(workload, numerics)
+    ]
 
 
 def _first_micro_batch(

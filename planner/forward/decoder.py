@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from planner.base.units import FP32_BYTES
 from planner.forward.dora import DoraTensors, dora
 from planner.forward.int8_linear import int8_linear
+from planner.forward.recurrent.kept_states import state_width
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.recurrent_shape import Recurrence
@@ -313,7 +314,9 @@ class Decoder(Struct, kw_only=True, eq=False):
         width = self.numerics.compute if self.numerics.autocast else self.numerics.residual
         mixed = shape.convolved_size * shape.kernel_size
         self.cache += [
-            self.tape.new(shape.state_elements, FP32_BYTES, "state of the recurrence"),
+            self.tape.new(
+                shape.state_elements, state_width(shape, self.numerics), "state of the recurrence"
+            ),
             self.tape.new(mixed, width, "last inputs of the convolution"),
         ]
 
@@ -345,6 +348,11 @@ class Decoder(Struct, kw_only=True, eq=False):
         """
         on_cuda = self.numerics.autocast and self.batch.device == "cuda"
         return FP32_BYTES if on_cuda else None
+
+    @property
+    def sum_width(self) -> int | None:
+        """The same of sums; read: AT_FORALL_FP32_SET_OPT_DTYPE."""
+        return self.pow_width
 
     def masked(self, kind: LayerKind) -> bool:
         """Return whether attention takes a mask: samples are padded, or the window is exceeded.

@@ -46,7 +46,7 @@ def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Ten
         q = ops.contiguous(tape, q, "query, flattened")
         times = model.num_attention_heads // model.num_key_value_heads
         k, v = (ops.repeat_heads(tape, each, times, shared=False) for each in (k, v))
-    q, k = rotated(tape, model, q, k, tables)
+    q, k = rotated(tape, model, q, k, tables, [])
     k, v = decoder.cached(k, v)
     if decoder.numerics.autocast:
         width = decoder.numerics.compute
@@ -71,6 +71,7 @@ def _attention(decoder: Decoder, layer: Layer, x: Tensor, tables: Tables) -> Ten
             shape=shape,
             device=batch.device,
             capability=batch.compute_capability,
+            multiprocessors=batch.multiprocessors,
         )
     return decoder.linear(layer, "o_proj", attended)
 

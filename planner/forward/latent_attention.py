@@ -126,5 +126,6 @@ def _attend(
         shape=shape,
         device=device,
         capability=batch.compute_capability,
+        multiprocessors=batch.multiprocessors,
     )
     return attended, None

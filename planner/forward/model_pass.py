@@ -102,6 +102,7 @@ class ModelPass:
         """Position in the log after which the training loop lets go of the model's output."""
         self._held.clear()
         self.tape.leaf_gradients.clear()
+        self.decoder = self._decoder
         self.weights = self._decoder.weights
 
     def _forward(self) -> Tensor:

@@ -9,12 +9,16 @@ from planner.tape.tensors import Tensor
 
 Tables = tuple[Tensor, Tensor]
 """Cosines and sines."""
+PARTED_BY_ATTENTION = ("phi", "stablelm")
+"""Architectures whose attention itself takes queries and keys apart, in variables that hold the
+parts to its end; read: transformers/models/phi/modeling_phi.py at 5.23, PhiAttention.forward."""
 
 
 def rotated(
-    tape: Tape, model: ModelSpec, q: Tensor, k: Tensor, tables: Tables
+    tape: Tape, model: ModelSpec, q: Tensor, k: Tensor, tables: Tables, held: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Mirror apply_rotary_pos_emb of Llama, OLMo-2, Phi-3, GLM, ERNIE 4.5 and Cohere."""
+    """Mirror apply_rotary_pos_emb of Llama, OLMo-2, Phi-3, GLM, ERNIE 4.5 and Cohere; ``held`` gets
+    the parts that variables of attention hold."""
     cos, sin = tables
     if model.rotary == "split":
         return turned_halves(tape, q, tables), turned_halves(tape, k, tables)
@@ -38,9 +42,10 @@ def rotated(
         q_turned, k_turned = (_products_in_fp32(tape, x, cos, sin) for x in (q, k))
         return ops.cast(tape, q_turned, q.width), ops.cast(tape, k_turned, k.width)
     if model.rotary == "joined":
+        parts = held if model.model_type in PARTED_BY_ATTENTION else []
         return (
-            _joined(tape, q, cos, sin, share, "query"),
-            _joined(tape, k, cos, sin, share, "key"),
+            _joined(tape, q, cos, sin, share, "query", parts),
+            _joined(tape, k, cos, sin, share, "key", parts),
         )
     cos = tape.new(cos.elements, cos.width, "cosines, interleaved")
     sin = tape.new(sin.elements, sin.width, "sines, interleaved")
@@ -83,12 +88,16 @@ def _turned(tape: Tape, first: Tensor, second: Tensor, tables: Tables) -> Tensor
     return ops.concatenate(tape, (straight, crossed), "rotated")
 
 
-def _joined(tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, share: float, name: str) -> Tensor:
+def _joined(
+    tape: Tape, x: Tensor, cos: Tensor, sin: Tensor, share: float, name: str, held: list[Tensor]
+) -> Tensor:
     """Mirror Phi-3's concatenation: a slice of the whole is the tensor itself, an empty one is
     still a node."""
     turning = x if share == 1 else _part(tape, x, share)
     passed = _part(tape, x, 1 - share)
-    return ops.concatenate(tape, (_rotate(tape, turning, cos, sin), passed), f"{name}, rotated")
+    turned = _rotate(tape, turning, cos, sin)
+    held += [turned.detached(), passed.detached()]
+    return ops.concatenate(tape, (turned, passed), f"{name}, rotated")
 
 
 def _part(tape: Tape, x: Tensor, share: float) -> Tensor:

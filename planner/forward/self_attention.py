@@ -49,8 +49,9 @@ def self_attention(
     gate multiplies the output, as in Qwen3_5Attention.forward."""
     rotates = tables is not None and layer.kind.rotates
     q, k, v, _whole, gate = _projected(decoder, layer, x, rotates=rotates)
+    _parts: list[Tensor] = []
     if tables is not None and rotates:
-        q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables)
+        q, k = rotated(decoder.tape, decoder.workload.model, q, k, tables, _parts)
     if decoder.workload.model.qk_norm == "heads-rotated":
         q = _normed(decoder, layer, "query_layernorm", q)
         k = _normed(decoder, layer, "key_layernorm", k)
@@ -239,6 +240,7 @@ def _fused(
         shape=shape,
         device=batch.device,
         capability=batch.compute_capability,
+        multiprocessors=batch.multiprocessors,
     )
     if is_copied:
         attended = ops.contiguous(tape, attended, "attention output, made contiguous")

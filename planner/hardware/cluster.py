@@ -103,6 +103,8 @@ class GpuSpec(Spec):
     """Whether the card has no memory of its own and takes the host's."""
     compute_capability: str
     """CUDA's compute capability, such as ``8.9``."""
+    multiprocessors: int | None = None
+    """Streaming multiprocessors, by which some kernels choose their buffers."""
     dense_bf16_flops_per_s: int | None = None
     """Dense 16-bit tensor rate; bf16 where the card has it, else fp16."""
     memory_bandwidth_bytes_per_s: int | None = None
@@ -202,6 +204,12 @@ class Accelerator(Struct, frozen=True, kw_only=True):
         """The capability of the card whose speed is used; where that is unknown, the reported
         one."""
         return self.told_capability if self.speed is None else self.speed.compute_capability
+
+    @property
+    def multiprocessors(self) -> int | None:
+        """Streaming multiprocessors of the card whose speed is used; None where it is unknown, and
+        for a slice, which has fewer."""
+        return None if self.speed is None or self.is_slice else self.speed.multiprocessors
 
     @property
     def free_bytes(self) -> int:

@@ -14,7 +14,8 @@ together).
 
 from msgspec import structs
 
-from planner.base.units import FP32_BYTES, block
+from planner.base.units import block
+from planner.forward.recurrent.kept_states import state_width
 from planner.hardware.cluster import Device
 from planner.memory.buffers import Parts
 from planner.memory.footprint import Footprint, worst_batch
@@ -34,9 +35,11 @@ def evaluation_parts(
     training: Footprint,
     *,
     compute_capability: str | None = None,
+    multiprocessors: int | None = None,
 ) -> Parts:
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
+    batch = structs.replace(batch, multiprocessors=multiprocessors)
     passed = forward_bytes(workload, batch, numerics_of(workload, layout))
     return _beside_states(workload, layout, batch, training, passed, again=False)
 
@@ -48,6 +51,7 @@ def generation_parts(
     training: Footprint,
     *,
     compute_capability: str | None = None,
+    multiprocessors: int | None = None,
 ) -> Parts:
     """Return the bytes of generating after a prompt as long as a sample.
 
@@ -63,6 +67,7 @@ def generation_parts(
         sequence_length=tokens,
         device=device,
         compute_capability=compute_capability,
+        multiprocessors=multiprocessors,
     )
     passed = forward_bytes(workload, batch, kinds, generates=True)
     if isinstance(workload.model, TracedSpec):
@@ -88,14 +93,17 @@ def cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> int:
 def layer_cache_bytes(workload: Workload, tokens: int, kinds: Numerics) -> list[int]:
     """Return the bytes that each layer keeps of one sequence."""
     width = kinds.compute if kinds.autocast else kinds.residual
-    return [_kept_bytes(workload, kind, tokens, width) for kind in workload.model.layers]
+    states = 0
+    if workload.model.recurrence is not None:
+        states = state_width(workload.model.recurrence, kinds)
+    return [_kept_bytes(workload, kind, tokens, width, states) for kind in workload.model.layers]
 
 
-def _kept_bytes(workload: Workload, kind: LayerKind, tokens: int, width: int) -> int:
+def _kept_bytes(workload: Workload, kind: LayerKind, tokens: int, width: int, states: int) -> int:
     model, cached = workload.model, 0
     if kind.recurrent and model.recurrence is not None:
         shape = model.recurrence
-        cached += block(shape.state_elements * FP32_BYTES)
+        cached += block(shape.state_elements * states)
         cached += block(shape.convolved_size * shape.kernel_size * width)
     if kind.attends:
         seen = min(tokens, kind.sliding_window or tokens)
@@ -108,10 +116,14 @@ def forward_bytes(
 ) -> ForwardAlone:
     """Return the bytes of a forward pass without a graph and without dropout, which only training
     has."""
+    return forward_alone(_without_dropout(workload), batch, kinds, generates=generates)
+
+
+def _without_dropout(workload: Workload) -> Workload:
     adapter = workload.settings.adapter
-    if adapter is not None:
-        workload = workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
-    return forward_alone(workload, batch, kinds, generates=generates)
+    if adapter is None:
+        return workload
+    return workload.with_settings(adapter=structs.replace(adapter, dropout=0.0))
 
 
 def _beside_states(
@@ -143,7 +155,8 @@ def _beside_states(
     if layout.zero_stage == 3:
         from planner.memory.zero_phases import gathered_alone  # nor this
 
-        alive = gathered_alone(workload, layout, passed).parts
+        bare = _without_dropout(workload)
+        alive = gathered_alone(bare, layout, batch, passed, again=again).parts
     cublas = cublas_bytes(batch.device, batch.compute_capability)
     alive["workspace"] = alive.get("workspace", 0) + cublas
     return {**forward, **alive, "gradients": saved.get("gradients", 0)}

@@ -49,14 +49,14 @@ def stretch(events: Sequence[StorageEvent], arrivals: Sequence[int] = ()) -> Str
     levels = _levels(events)
     top_bytes = max(levels)
     place = levels.index(top_bytes)
-    top = _sums(events[:place])
-    net = _sums(events[place:])
+    top = sums_of(events[:place])
+    net = sums_of(events[place:])
     add_to(net, top)
     arrival = max(arrivals, key=levels.__getitem__, default=len(events))
     return Stretch(
         net=net,
         top=top,
-        arriving=_sums(events[:arrival]) if arrivals else net,
+        arriving=sums_of(events[:arrival]) if arrivals else net,
         net_bytes=levels[-1],
         top_bytes=top_bytes,
         arriving_bytes=levels[arrival],
@@ -73,7 +73,7 @@ def _levels(events: Sequence[StorageEvent]) -> list[int]:
     return list(accumulate([event[0] for event in events], initial=0))
 
 
-def _sums(events: Iterable[StorageEvent]) -> Amounts:
+def sums_of(events: Iterable[StorageEvent]) -> Amounts:
     sums: Amounts = Counter()
     for num_bytes, owner, _, _ in events:
         sums[owner] += num_bytes
@@ -183,7 +183,7 @@ def tape_pass(
     reduce_bucket_size: int,
 ) -> MicroBatch:
     """Return :func:`micro_batch` for a model with a forward pass in planner/forward."""
-    first, *others = _placed(workload, checkpointing)
+    first, *others = placed_layers(workload, checkpointing)
     kinds = tuple(dict.fromkeys(others))
     ends = others[-1:] if workload.model.model_type in RETURNS_WEIGHTS else ()
     passed = stretches_of(
@@ -212,7 +212,7 @@ class _Placed(Struct, frozen=True):
     this one has run, since no graph keeps them."""
 
 
-def _placed(workload: Workload, checkpointing: int) -> list[_Placed]:
+def placed_layers(workload: Workload, checkpointing: int) -> list[_Placed]:
     """Return all layers in order; those that are equal take the same bytes, but for the first."""
     model = workload.model
     trains = {
@@ -306,7 +306,7 @@ def stretches_of(
 
 
 def _waiting(tape: Tape) -> Amounts:
-    freed = _sums(tape.log[tape.arrivals[-1] :]) if tape.arrivals else Counter[Owner]()
+    freed = sums_of(tape.log[tape.arrivals[-1] :]) if tape.arrivals else Counter[Owner]()
     return Counter({owner: -num_bytes for owner, num_bytes in freed.items()})
 
 
@@ -349,7 +349,7 @@ def tape_forward(
     workload: Workload, batch: Batch, numerics: Numerics, *, generates: bool
 ) -> ForwardAlone:
     """Return :func:`forward_alone` for a model with a forward pass in planner/forward."""
-    first, *others = _placed(workload, 0)
+    first, *others = placed_layers(workload, 0)
     kinds = list(dict.fromkeys(others))
     run = ModelPass(
         workload,

@@ -111,8 +111,10 @@ def in_order_of_names(
     by_name = from_files and model.model_type not in STACKED_BEFORE_DOWN
     first = "down_proj" if by_name else "gate_up_proj"
 
-    def place(matrix: Linear) -> tuple[bool, bool, str]:
+    def place(matrix: Linear) -> tuple[bool, bool, bool, str]:
         feeds_forward = any(part in matrix.key for part in FEED_FORWARD)
-        return feeds_forward == comes_last, matrix.name != f"{EXPERTS}{first}", matrix.name
+        is_stack = matrix.name.startswith(EXPERTS)
+        is_first = matrix.name == f"{EXPERTS}{first}"
+        return feeds_forward == comes_last, not is_stack, not is_first, matrix.name
 
     return sorted(workload.packed(kind), key=place)

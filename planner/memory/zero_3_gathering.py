@@ -7,7 +7,8 @@ they go, unless they come again within as many elements as the reuse distance (r
 Parameters that are fetched together arrive in one buffer, which stays until the last of them is
 used, beside a copy of each (AllGatherCoalescedHandle). Where slices are in host memory, that of a
 parameter which is fetched alone is on the device until the parameter is used
-(partition_parameters.py, _all_gather_sequential).
+(partition_parameters.py, _all_gather_sequential), and those of several until they are joined in the
+buffer (_all_gather_dtype).
 """
 
 from bisect import bisect_left
@@ -20,7 +21,7 @@ from msgspec import Struct, field
 from planner.base.units import block, ceil_div
 from planner.memory.zero_3 import whole_parameter_bytes
 from planner.plan.schema import ZeroSection
-from planner.workload.parameters import Parameters, Sized, parameters
+from planner.workload.parameters import Sized, parameters
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
@@ -90,6 +91,10 @@ class Coordinator(Struct, kw_only=True, eq=False):
     """Elements of the modules before each one."""
     uses: dict[str, list[int]] = field(default_factory=dict)
     """Numbers of the modules that use a parameter."""
+    follows: bool = True
+    """Whether modules come as they were recorded: else nothing is fetched ahead or kept."""
+    decided: dict[tuple[int, int], frozenset[str]] = field(default_factory=dict)
+    """Parameters that go after a module, by its identity and the step: decided once for good."""
     running: dict[str, set[int]] = field(default_factory=dict)
     """Identities of the modules that have been fetched and not released, by parameter: a tied one
     may be all that two modules have."""
@@ -100,15 +105,54 @@ class Coordinator(Struct, kw_only=True, eq=False):
         for number, module in enumerate(self.order):
             for parameter in module:
                 self.uses.setdefault(parameter.name, []).append(number)
-        self.queue.extend(
-            (parameter, n) for n, module in enumerate(self.order) for parameter in module
-        )
+        self._begin()
         self.whole |= {
             parameter.name
             for module in self.order
             for parameter in module
             if self._stays(parameter)
         }
+
+    def _begin(self) -> None:
+        """Begin with the first module."""
+        self.queue = deque(
+            (parameter, n) for n, module in enumerate(self.order) for parameter in module
+        )
+        self.fetched_for.clear()
+        self.step = self.num_live = 0
+
+    def reset(self) -> None:
+        """Mirror reset_step, which a forward pass begins with: what is under way is dropped, and
+        what is whole stays, but is counted as live no longer."""
+        self._drop_under_way()
+        self._begin()
+
+    def invalidate(self) -> None:
+        """Mirror _invalidate_trace."""
+        self._drop_under_way()
+        self.follows = False
+
+    def _drop_under_way(self) -> None:
+        """Mirror _clean_inflight_param_registry."""
+        for flight in {id(each): each for each in self.under_way.values()}.values():
+            for parameter in flight.together:
+                if parameter.name in self.under_way:
+                    self._arrive(flight, parameter)
+                    self._drop(parameter)
+
+    def drop_all(self) -> None:
+        """Mirror partition_all_parameters, which an optimizer's step ends with."""
+        self._drop_under_way()
+        for parameter in {each.name: each for module in self.order for each in module}.values():
+            if parameter.name in self.whole and not self._stays(parameter):
+                self._drop(parameter)
+
+    def _drop(self, parameter: Sized) -> None:
+        if self._stays(parameter):
+            return
+        self.whole.remove(parameter.name)
+        self.num_live -= parameter.elements
+        self.live_bytes -= self._bytes(parameter)
 
     def fetch(self, module: Module) -> None:
         """Mirror fetch_sub_module."""
@@ -119,6 +163,13 @@ class Coordinator(Struct, kw_only=True, eq=False):
             flight = self.under_way.get(parameter.name)
             if flight is not None:
                 self._arrive(flight, parameter)
+        if self.follows:
+            self._follow(module)
+            self._fetch_ahead()
+        self.step += 1
+
+    def _follow(self, module: Module) -> None:
+        """Take what the module needs from the queue."""
         for _ in [
             parameter
             for parameter in module
@@ -126,8 +177,6 @@ class Coordinator(Struct, kw_only=True, eq=False):
         ]:
             fetched, used_at = self.queue.popleft()
             self.fetched_for[fetched.name] = used_at
-        self._fetch_ahead()
-        self.step += 1
 
     def _fetch_ahead(self) -> None:
         room = min(self.zero.max_live_parameters - self.num_live, self.zero.prefetch_bucket_size)
@@ -146,15 +195,26 @@ class Coordinator(Struct, kw_only=True, eq=False):
     def release(self, module: Module) -> None:
         """Mirror release_sub_module: a parameter of several modules stays until none of them
         runs."""
+        leaving = self._leaving(module)
         for parameter in module:
             self.running[parameter.name].discard(id(module))
-            later = self.fetched_for.get(parameter.name, NEVER) > self.step
-            held = parameter.name in self.whole and not self._stays(parameter)
-            is_free = held and not self.running[parameter.name]
-            if is_free and not later and not self._used_soon(parameter):
-                self.whole.remove(parameter.name)
-                self.num_live -= parameter.elements
-                self.live_bytes -= self._bytes(parameter)
+            is_free = parameter.name in self.whole and not self.running[parameter.name]
+            if is_free and parameter.name in leaving:
+                self._drop(parameter)
+
+    def _leaving(self, module: Module) -> frozenset[str]:
+        """Mirror __params_to_release, whose answers are cached."""
+        if not self.follows:
+            return frozenset(parameter.name for parameter in module)
+        key = id(module), self.step
+        if key not in self.decided:
+            self.decided[key] = frozenset(
+                parameter.name
+                for parameter in module
+                if self.fetched_for.get(parameter.name, NEVER) <= self.step
+                and not self._used_soon(parameter)
+            )
+        return self.decided[key]
 
     def _used_soon(self, parameter: Sized) -> bool:
         """Return whether it is used again within as many elements as may be live."""
@@ -184,6 +244,11 @@ class Coordinator(Struct, kw_only=True, eq=False):
         if self.from_host and len(together) == 1:
             flight.slice_bytes = block(flat * self.width)
         self._hold(flight.buffer_bytes + flight.slice_bytes)
+        if self.from_host and len(together) > 1:
+            slices = sum(
+                block(ceil_div(each.elements, self.ranks) * self.width) for each in together
+            )
+            self.peak_bytes = max(self.peak_bytes, self.live_bytes + slices)
         self.under_way |= {parameter.name: flight for parameter in together}
 
     def _arrive(self, flight: "Flight", parameter: Sized) -> None:
@@ -235,16 +300,59 @@ def gathered_parameters(
 ) -> GatheredBytes:
     """Return the largest moments of a step, once the order of the modules has been recorded;
     ``from_host`` says whether slices are in host memory."""
-    whole = parameters(workload)
-    layers = [_modules(layer) for layer in whole.layers[:LAYERS_RUN]]
-    script = _script(workload, whole, layers, checkpointing=checkpointing)
-    coordinator = Coordinator(
+    modules = _modules_of(workload, LAYERS_RUN)
+    script = _script(workload, modules, checkpointing=checkpointing)
+    coordinator = _coordinator(script, ranks, zero, width=width, from_host=from_host)
+    embedding, forward, head, *backward = _run_all(coordinator, script)
+    return GatheredBytes(embedding, forward, head, tuple(backward))
+
+
+Script = list[tuple[str, Module]]
+"""Modules in the order of a step: ``fetch`` and ``release`` of a module, ``end`` of a stretch."""
+
+
+class Modules(Struct, frozen=True):
+    """Parameters of a model by their module, in the order of a forward pass."""
+
+    embedding: list[Module]
+    layers: list[list[Module]]
+    norms: list[Module]
+    head: Module
+    """Parameters of the head: the token embedding where the two are tied."""
+
+
+def recorded(
+    workload: Workload,
+    ranks: int,
+    zero: ZeroSection,
+    *,
+    checkpointing: bool,
+    width: int,
+    from_host: bool,
+) -> tuple[Coordinator, Modules]:
+    """Return a coordinator that has made a step of all layers, and the modules that it knows."""
+    modules = _modules_of(workload, None)
+    script = _script(workload, modules, checkpointing=checkpointing)
+    coordinator = _coordinator(script, ranks, zero, width=width, from_host=from_host)
+    _run_all(coordinator, script)
+    coordinator.drop_all()
+    return coordinator, modules
+
+
+def _coordinator(
+    script: Script, ranks: int, zero: ZeroSection, *, width: int, from_host: bool
+) -> Coordinator:
+    return Coordinator(
         order=[module for kind, module in script if kind == "fetch"],
         ranks=ranks,
         width=width,
         zero=zero,
         from_host=from_host,
     )
+
+
+def _run_all(coordinator: Coordinator, script: Script) -> list[int]:
+    """Return the most bytes in each stretch."""
     peaks: list[int] = []
     for kind, module in script:
         if kind == "fetch":
@@ -253,38 +361,33 @@ def gathered_parameters(
             coordinator.release(module)
         else:
             peaks.append(coordinator.peak_since())
-    embedding, forward, head, *backward = peaks
-    return GatheredBytes(embedding, forward, head, tuple(backward))
+    return peaks
 
 
-Script = list[tuple[str, Module]]
-"""Modules in the order of a step: ``fetch`` and ``release`` of a module, ``end`` of a stretch."""
-
-
-def _script(
-    workload: Workload, whole: Parameters, layers: list[list[Module]], *, checkpointing: bool
-) -> Script:
+def _script(workload: Workload, modules: Modules, *, checkpointing: bool) -> Script:
     """Return a step as modules run. trl's fused loss reads the head's weight outside of its module,
     so that it belongs to the whole model and stays from the first module to the last."""
-    embedding = whole.before
-    norms, head = _modules_after(whole)
+    embedding, head, layers = modules.embedding, modules.head, modules.layers
+    norms = [event for module in modules.norms for event in _run(module)]
     fused = workload.loss == "fused"
-    trains = any(parameter.trains for parameter in embedding) or checkpointing
+    trains = any(parameter.trains for module in embedding for parameter in module)
     script: Script = [("fetch", head)] if fused else []
-    script += [*_run(embedding), ("end", ())]
+    script += [event for module in embedding for event in _run(module)]
+    script += [("end", ())]
     for layer in layers:
         script += [event for module in layer for event in _run(module)]
-    script += _run(norms)
+    script += norms
     script += [] if fused else [("fetch", head)]
     script += [("end", ()), ("release", head), ("fetch", head)]
     script += [] if fused else [("release", head)]
-    script += [*_run(norms), ("end", ())]
+    script += [*norms, ("end", ())]
     for layer in reversed(layers):
         if checkpointing:
             script += [event for module in layer for event in _run(module)]
         script += [event for module in reversed(layer) for event in _run(module)]
         script += [("end", ())]
-    script += [("fetch", embedding)] if trains else []
+    if trains or checkpointing:
+        script += [("fetch", module) for module in reversed(embedding)]
     return [*script, ("end", ())]
 
 
@@ -300,9 +403,15 @@ def _modules(layer: Iterable[Sized]) -> list[Module]:
     return [tuple(module) for module in found.values()]
 
 
-def _modules_after(whole: Parameters) -> tuple[Module, Module]:
-    """Return the last norm and the head, which is the token embedding where the two are tied."""
+def _modules_of(workload: Workload, num_layers: int | None) -> Modules:
+    """Return the modules of a model, of its first layers alone where a number is given."""
+    whole = parameters(workload)
     head = tuple(parameter for parameter in whole.after if parameter.module == "lm_head")
     norms = tuple(parameter for parameter in whole.after if parameter not in head)
     owns_weight = any(parameter.name == "lm_head" for parameter in head)
-    return norms, head if owns_weight else (*head, whole.before[0])
+    return Modules(
+        embedding=_modules(whole.before),
+        layers=[_modules(layer) for layer in whole.layers[:num_layers]],
+        norms=[norms],
+        head=head if owns_weight else (*head, whole.before[0]),
+    )

@@ -1,7 +1,6 @@
 """Memory of a step under DeepSpeed, phase by phase: planner/memory/zero_1_2.py, zero_3.py and
 zero_3_gathering.py beside the micro-batch's own tensors."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
@@ -23,13 +22,15 @@ from planner.memory.micro_batch import Amounts, ForwardAlone, MicroBatch, add_to
 from planner.memory.model_states import frozen_bytes
 from planner.memory.zero_1_2 import FlatStates, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
+from planner.memory.zero_3_alone import largest_alone
 from planner.memory.zero_3_gathering import GatheredBytes, gathered_parameters
 from planner.memory.zero_reductions import Reductions, reductions, scatter_copies
+from planner.models.traced_model import TracedSpec
 from planner.plan.schema import ZeroSection
 from planner.plan.vocabulary import Phase
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
-from planner.workload.workload import Workload
+from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
 
 
@@ -301,31 +302,34 @@ def gathered_bytes(
     )
 
 
-def gathered_alone(workload: Workload, layout: Layout, passed: ForwardAlone) -> Moment:
+def gathered_alone(
+    workload: Workload, layout: Layout, batch: Batch, passed: ForwardAlone, *, again: bool
+) -> Moment:
     """Return the largest moment of a forward pass that no backward pass follows, with what ZeRO-3
-    holds and gathers beside it."""
+    holds and gathers beside it; ``again`` where an evaluation was before it."""
     zero = zero_section(workload, layout)
     assert zero is not None
     kinds, ranks = numerics_of(workload, layout), layout.world_size
     states = sliced_states(workload, ranks, zero, kinds, offload=layout.offload, device="cuda")
-    whole = gathered_bytes(workload, layout, zero, kinds)
-    before = passed.ahead[0].net if passed.ahead else stretch([]).net
-    next_token: Amounts = Counter({"activations": passed.cached})
     held: Buffers = {
         "reduce_buckets": states.bucket_bytes,
         "persistent": states.persistent_bytes,
     }
-    return larger(
-        *(
-            Moment({**held, **pass_buffers(alive), "gathered": num_bytes})
-            for alive, num_bytes in (
-                (before, whole.embedding),
-                (next_token, whole.embedding),
-                (passed.layers, whole.forward),
-                (passed.whole, whole.head),
-            )
-        )
+    if isinstance(workload.model, TracedSpec):
+        whole = gathered_bytes(workload, layout, zero, kinds)
+        most = max(whole.embedding, whole.forward, whole.head)
+        return Moment({**held, **pass_buffers(passed.whole), "gathered": most})
+    found = largest_alone(
+        workload,
+        batch,
+        kinds,
+        ranks=ranks,
+        zero=zero,
+        checkpointing=layout.activation_checkpointing,
+        from_host=layout.offload == "all",
+        cached=passed.cached if again else None,
     )
+    return Moment({**held, **pass_buffers(found.alive), "gathered": found.gathered})
 
 
 def _stage_3_load(states: SlicedStates, weights: Buffers, whole_bytes: int, loading: int) -> Moment:

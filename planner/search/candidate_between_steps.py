@@ -18,12 +18,17 @@ def between_steps(chosen: Candidate) -> BetweenSteps:
     """Return what an evaluation with batches as large as a micro-batch needs, and one generated
     sample."""
     workload, layout, device = chosen.workload, chosen.layout, chosen.cluster.device
-    capability = chosen.cluster.accelerator.compute_capability
-    return BetweenSteps(
-        evaluation=evaluation_parts(
-            workload, layout, device, chosen.footprint, compute_capability=capability
-        ),
-        generation=generation_parts(
-            workload, layout, device, chosen.footprint, compute_capability=capability
-        ),
+    accelerator, training = chosen.cluster.accelerator, chosen.footprint
+    capability, processors = accelerator.compute_capability, accelerator.multiprocessors
+    evaluation, generation = (
+        parts(
+            workload,
+            layout,
+            device,
+            training,
+            compute_capability=capability,
+            multiprocessors=processors,
+        )
+        for parts in (evaluation_parts, generation_parts)
     )
+    return BetweenSteps(evaluation, generation)

@@ -4,6 +4,7 @@ from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.tape.attention_workspaces import (
     HeadShape,
+    flash_accumulators,
     flash_workspace,
     is_older,
     memory_efficient_workspace,
@@ -36,12 +37,13 @@ def fused_attention(
     shape: HeadShape,
     device: Device,
     capability: str | None,
+    multiprocessors: int | None = None,
 ) -> Tensor:
     """Return the output of scaled dot product attention: scores are never whole, their log-sum-exp
     is saved.
 
     Without a bias half of the scores are masked, and skipped. ``capability`` is the card's; None
-    for one with flash attention.
+    for one with flash attention, as ``multiprocessors`` are; None where they do not count.
     """
     sizes = tuple((x.elements, x.width) for x in (query, key, value))
     query_width = query.width
@@ -52,11 +54,13 @@ def fused_attention(
     )
     kind: ProductKind = "attention" if bias is None else "masked attention"
     tape.multiplies(flops, moved, query.width, kind=kind, length=shape.length)
+    is_flash = bias is None and query_width < FP32_BYTES and not is_older(capability)
     output = tape.new(shape.output_elements, query.width, "attention output")
     statistics = tape.new(shape.query_rows, FP32_BYTES, "log-sum-exp of the scores")
     saved = (query, key, value, output, statistics, *((bias,) if bias is not None else ()))
 
-    is_flash = bias is None and query_width < FP32_BYTES and not is_older(capability)
+    if is_flash:
+        flash_accumulators(tape, shape, multiprocessors)
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         work = flops * ATTENTION_BACKWARD // ATTENTION_FORWARD, 2 * moved, query_width

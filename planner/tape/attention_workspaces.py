@@ -1,6 +1,6 @@
-"""What the gradients of fused attention allocate inside, by kernel and card.
+"""What fused attention and its gradients allocate inside, by kernel and card.
 
-read: aten/src/ATen/native/transformers/cuda at 2.13: flash_attn/flash_api.cpp, mha_bwd;
+read: aten/src/ATen/native/transformers/cuda at 2.13: flash_attn/flash_api.cpp, mha_fwd and mha_bwd;
 attention_backward.cu, _efficient_attention_backward; mem_eff_attention/kernel_backward.h,
 workspace_size, and kernels/cutlassB.h, which lists the kernels that a card is offered.
 """
@@ -15,6 +15,16 @@ FLASH_ROWS = 128
 """Rows that sequence lengths are rounded up to by flash attention."""
 FLASH_HEAD = 32
 """Elements that head sizes are rounded up to by flash attention."""
+SPLIT_QUERIES = 64
+"""Queries of a block where keys are split."""
+SPLIT_KEYS = ((64, 256), (128, 128), (256, 64))
+"""Largest head size and keys of a block."""
+BLOCKS_OF_A_MULTIPROCESSOR = 2
+MOST_SPLITS = 128
+FULL_SHARE, ENOUGH_SHARE = 0.8, 0.85
+"""Share of a card that is full enough to split nothing, and share of the best that is enough."""
+LARGEST_HEAD = 256
+"""Largest head size of flash attention."""
 FIRST_WITH_FLASH = 8.0
 """Compute capability from which on there is flash attention, and bf16 in other kernels."""
 LITTLE_SHARED_MEMORY = ("8.6", "8.9", "12.0", "12.1")
@@ -87,6 +97,41 @@ def flash_workspace(tape: Tape, shape: HeadShape, width: int) -> None:
     if shape.heads != shape.key_value_heads:
         expanded = shape.query_rows * shape.head_dim
         inside += [tape.new(expanded, width, "gradient of expanded heads") for _ in range(2)]
+
+
+def flash_splits(shape: HeadShape, multiprocessors: int) -> int:
+    """Return into how many parts flash attention splits the keys, so that few heads of few queries
+    fill the card: the fewest of which the last round of blocks is nearly as full as with the best.
+
+    read: flash_api.cpp, set_params_splitkv and num_splits_heuristic.
+
+    >>> flash_splits(HeadShape(1, 2048, 4, 1, 256), 82)
+    5
+    """
+    blocks = shape.batch * shape.heads * ceil_div(shape.length, SPLIT_QUERIES)
+    at_once = BLOCKS_OF_A_MULTIPROCESSOR * multiprocessors
+    if blocks >= FULL_SHARE * at_once:
+        return 1
+    keys = next(keys for most, keys in SPLIT_KEYS if shape.head_dim <= most)
+    parts = ceil_div(shape.length, keys)
+    filled: dict[int, float] = {}
+    for splits in range(1, min(MOST_SPLITS, at_once, parts) + 1):
+        if splits == 1 or ceil_div(parts, splits) != ceil_div(parts, splits - 1):
+            filled[splits] = blocks * splits / at_once / ceil_div(blocks * splits, at_once)
+    enough = ENOUGH_SHARE * max(filled.values())
+    return next(splits for splits, share in filled.items() if share >= enough)
+
+
+def flash_accumulators(tape: Tape, shape: HeadShape, multiprocessors: int | None) -> None:
+    """Allocate and free what the parts' outputs are summed from, in fp32."""
+    if multiprocessors is None or shape.head_dim > LARGEST_HEAD:
+        return
+    splits = flash_splits(shape, multiprocessors)
+    if splits > 1:
+        rows = splits * shape.query_rows
+        _statistics = tape.new(rows, FP32_BYTES, "log-sum-exp of the parts")
+        width = round_up(shape.head_dim, FLASH_HEAD)
+        _outputs = tape.new(rows * width, FP32_BYTES, "outputs of the parts")
 
 
 def memory_efficient_workspace(

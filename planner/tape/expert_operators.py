@@ -68,10 +68,12 @@ def normalized_from(tape: Tape, x: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return _divided(tape, x, total)
 
 
-def quotient(tape: Tape, x: Tensor, rows: int) -> Tensor:
-    """Return ``x / (x.sum(-1, keepdim=True) + 1e-6)``."""
-    elements, width = x.elements, x.width
-    total = unary(tape, row_sums(tape, x, rows), "sums of weights and epsilon")
+def quotient(tape: Tape, x: Tensor, rows: int, *, sum_width: int | None) -> Tensor:
+    """Return ``x / (x.sum(-1, keepdim=True) + 1e-6)``; the sum, and so the quotient, has another
+    width where one is given."""
+    elements = x.elements
+    total = unary(tape, row_sums(tape, x, rows, width=sum_width), "sums of weights and epsilon")
+    width = max(x.width, total.width)
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         of_x = tape.new(elements, width, "gradient of a quotient")
@@ -113,14 +115,15 @@ def divided(tape: Tape, x: Tensor, total: Tensor) -> Tensor:
     return tape.record(output, (x, total), (x, total), backward)
 
 
-def row_sums(tape: Tape, x: Tensor, rows: int) -> Tensor:
+def row_sums(tape: Tape, x: Tensor, rows: int, *, width: int | None = None) -> Tensor:
     """Return ``x.sum(-1, keepdim=True)``, whose gradient is a view."""
     elements = x.elements
 
     def backward(gradient: Tensor) -> list[Tensor | None]:
         return [gradient.viewed(elements)]
 
-    return tape.record(tape.new(rows, x.width, "sums of weights"), (x,), (), backward)
+    sums = tape.new(rows, width or x.width, "sums of weights")
+    return tape.record(sums, (x,), (), backward)
 
 
 def grouped_product(

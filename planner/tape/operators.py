@@ -9,7 +9,7 @@ from typing import Literal
 from planner.base.units import FP32_BYTES
 from planner.hardware.cluster import Device
 from planner.tape.tape import ProductKind, Tape
-from planner.tape.tensors import Node, Tensor
+from planner.tape.tensors import Node, Tensor, allocated
 from planner.workload.quantization import BLOCK_SIZE as NF4_BLOCK
 
 INT64 = 8
@@ -79,7 +79,8 @@ def quantized_linear(
     """Return a product with a 4-bit matrix, which is dequantized into a workspace each time.
 
     read: bitsandbytes/autograd/_functions.py at 0.50.2, MatMul4Bit: the packed weight is kept
-    beside autograd's saved tensors.
+    beside autograd's saved tensors. backends/cuda/ops.py, _dequant_linear_fallback: forward has its
+    scales twice, before their offset is added and after; backward adds it in place.
     """
     elements, width = x.elements, x.width
     weights, rows = in_features * out_features, x.elements // in_features
@@ -90,6 +91,9 @@ def quantized_linear(
         tape.multiplies(*work)
         return [tape.new(elements, width, f"gradient of {name}'s input")]
 
+    _first_scales = allocated(
+        tape.log, weights // NF4_BLOCK * FP32_BYTES, "workspace", "scales without their offset"
+    )
     _weight = dequantized(tape, weights, width)
     tape.multiplies(*work)
     return tape.record(tape.new(rows * out_features, width, name), (x,), (), backward)

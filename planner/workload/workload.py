@@ -222,6 +222,10 @@ class Batch(Struct, frozen=True):
     compute_capability: str | None = None
     """What the card's kernels and workspaces are chosen by, such as ``9.0``; None where it is not
     known, which is taken for a card of the Ampere generation or newer."""
+    multiprocessors: int | None = None
+    """The card's, by which flash attention splits keys in passes that no backward pass follows; in
+    training it never has the largest moment, so that cards do not differ there. None where they are
+    not known, or do not count."""
 
     @property
     def tokens(self) -> int:

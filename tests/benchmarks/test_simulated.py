@@ -1,6 +1,5 @@
 """Predictions against what PyTorch's allocator counted of the same plans on simulated cards."""
 
-from collections.abc import Mapping
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -25,29 +24,7 @@ from planner.plan.schema import Plan
 WORST_RESERVED = 0.03
 """Largest relative error of reserved memory."""
 WORST_ALLOCATED = {True: 0.005, False: 0.01}
-"""Largest relative error of a training phase, on one card and on several."""
-FURTHER_RESERVED = {
-    "2xrtx-4090--model=olmoe-1b-7b": 0.095,
-    "olmoe-1b-7b--method=qlora": 0.07,
-    "falcon-h1-0.5b-base--method=qlora": 0.04,
-    "gemma-4-e2b-it": 0.08,
-}
-"""Runs that are further off, by a part of their names: docs/explanation/simulated-cards.md."""
-FURTHER_BETWEEN_STEPS = {
-    "zero-stage=3": 0.06,
-    "gemma-3-270m": 0.02,
-    "falcon-h1": 0.015,
-    "qwen3.5": 0.01,
-    "granite-4.0-h": 0.01,
-}
-"""Runs whose evaluation or answer is further off, by a part of their names: it is never the largest
-moment of these runs, docs/explanation/simulated-cards.md."""
-FURTHER_TRAINING = {
-    "forward": {"qwen3.5": 0.007},
-    "backward": {"lfm2-8b-a1b--method=qlora": 0.006},
-}
-"""The same for phases of training."""
-BETWEEN_STEPS = ("evaluation", "generation")
+"""Largest relative error of a phase, on one card and on several."""
 BEYOND = ("h100--model=bloom-560m--method=full--activation-checkpointing=true",)
 """Plans whose allocator takes more than the high end, and more than is expected, where there is
 more: a card that has no more runs them, since what is cached goes back."""
@@ -60,6 +37,9 @@ HOLES_BYTES = 15 * MIB
 """What a load may leave in blocks that are larger than what was asked for, in published runs."""
 LARGEST_CACHE = ("qwen2.5-0.5b", "activation-checkpointing=true")
 """What the names of the points have whose reserved memory lies furthest above the allocated."""
+MOST_INSIDE = ("2xh100--model=gemma-3-270m--method=full--zero-stage=3", "2xrtx-4090--model=olmoe")
+"""Beginnings of the names of points in which most is made and gone inside of a phase: gathered
+parameters beside split attention, and experts that are unpacked between what a load has left."""
 
 
 @cache
@@ -69,7 +49,7 @@ def counted() -> dict[str, list[Row]]:
 
 
 def marked(name: str) -> object:
-    quick = all(word in name for word in LARGEST_CACHE)
+    quick = all(word in name for word in LARGEST_CACHE) or name.startswith(MOST_INSIDE)
     return pytest.param(name, marks=() if quick else pytest.mark.long)
 
 
@@ -87,13 +67,9 @@ def test_a_run_takes_what_is_predicted(name: str) -> None:
     shown = most_shown(plan, name, predicted)
     assert shown >= most(name, "device_bytes") or name.startswith(BEYOND)
     worst = WORST_ALLOCATED[by_name[name].count == 1]
-    limits = {phase: further(each, name) or worst for phase, each in FURTHER_TRAINING.items()}
-    limits |= dict.fromkeys(BETWEEN_STEPS, further(FURTHER_BETWEEN_STEPS, name) or worst)
     for row in counted()[name]:
-        limit = limits.get(row["phase"], worst)
-        assert abs(error_of({**row, **predicted[row["phase"]]})) < limit, row["phase"]
-    near = further(FURTHER_RESERVED, name) or WORST_RESERVED
-    reserved = pytest.approx(most(name, "reserved_bytes"), rel=near)
+        assert abs(error_of({**row, **predicted[row["phase"]]})) < worst, row["phase"]
+    reserved = pytest.approx(most(name, "reserved_bytes"), rel=WORST_RESERVED)
     assert predicted["forward"]["plan_reserved_bytes"] == reserved
     assert predicted["forward"]["replayed_bytes"] in (None, reserved)
 
@@ -104,10 +80,6 @@ def most_shown(plan: Plan, name: str, predicted: dict[str, Row]) -> int:
     context = most(name, "device_bytes") - most(name, "reserved_bytes")
     shown = int(predicted["forward"]["plan_reserved_bytes"]) + context
     return max(plan.prediction.high_bytes, shown)
-
-
-def further(limits: Mapping[str, float], name: str) -> float | None:
-    return next((error for part, error in limits.items() if part in name), None)
 
 
 def test_a_card_is_named_without_its_number() -> None:

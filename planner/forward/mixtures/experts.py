@@ -235,7 +235,8 @@ def _ungrouped_sigmoid_router(
 def _plain_sigmoid_router(
     decoder: Decoder, weight: Parameter, x: Tensor, experts: ExpertsSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mirror Lfm2MoeTopKRouter.forward, whose variables hold the corrected scores."""
+    """Mirror Lfm2MoeTopKRouter.forward, whose variables hold the corrected scores. CUDA's autocast
+    sums in fp32, so that weights become fp32, and what they multiply."""
     tape, tokens = decoder.tape, decoder.batch.tokens
     rows = tokens * experts.experts_per_token
     logits = decoder.product(weight, x, experts.num_experts, "router logits")
@@ -246,7 +247,7 @@ def _plain_sigmoid_router(
     _values, chosen = routing.top_k(tape, _corrected, rows)
     weights = routing.gathered_rows(tape, scores, chosen, rows, "weights of the chosen experts")
     if experts.normalized:
-        weights = routing.quotient(tape, weights, tokens)
+        weights = routing.quotient(tape, weights, tokens, sum_width=decoder.sum_width)
     return logits, ops.unary(tape, weights, "weights of the chosen experts, scaled"), chosen
 
 

@@ -138,7 +138,7 @@ def _recurrence(decoder: Decoder, given: _Operands, delta: GatedDeltaSpec) -> Te
     )
     width = given.query.width
     rule = _ChunkRule(decoder, shape, keeps_order=width == FP32_BYTES)
-    operands = rule.prepared(given, times=delta.value_heads // delta.key_heads)
+    operands = [*rule.prepared(given, times=delta.value_heads // delta.key_heads)]
     output = rule.scanned(operands)
     tokens = batch.tokens * delta.value_size
     output = ops.slice_of(decoder.tape, output, tokens)
@@ -215,10 +215,12 @@ class _ChunkRule:
             return x
         return ops.contiguous(self._tape, x, "operand of a product, made contiguous")
 
-    def scanned(self, given: _Operands) -> Tensor:
-        """Return the outputs of all chunks."""
+    def scanned(self, given: list[Tensor]) -> Tensor:
+        """Return the outputs of all chunks, and empty the list: queries and keys go when they have
+        been decayed."""
         tape, shape = self._tape, self._shape
         query, key, value, decay, beta = given
+        given.clear()
         v_beta = ops.mul(tape, value, beta, "value x beta")
         k_beta = ops.mul(tape, key, beta, "key x beta")
         total = recurrence.cumulative_sum(tape, decay, "summed decay")

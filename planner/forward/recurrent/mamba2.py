@@ -5,7 +5,8 @@ installed: chunks of tokens at once, and the states between chunks by one produc
 ``torch.einsum``s, which fold samples, chunks and heads into one dimension; an operand that does not
 lie that way is copied first, and so is the gradient of a result.
 
-read: aten/src/ATen/native/Linear.cpp at 2.13, sumproduct_pair.
+read: aten/src/ATen/native/Linear.cpp at 2.13, sumproduct_pair, and ATen/autocast_mode.h,
+AT_FORALL_LOWER_PRECISION_FP.
 """
 
 from typing import NamedTuple
@@ -92,6 +93,7 @@ class _ChunkScan:
         self._mamba = mamba
         self._tape: Tape = decoder.tape
         self._compute = decoder.numerics.compute if decoder.numerics.autocast else None
+        self._casts_first = decoder.batch.device == "cuda"
         self._samples = decoder.batch.micro_batch_size
         self._chunks = ceil_div(decoder.batch.sequence_length, mamba.chunk_size)
         self._rows = self._samples * self._chunks * mamba.chunk_size * mamba.heads
@@ -212,8 +214,8 @@ class _ChunkScan:
     def _scores(self, read: Tensor, write: Tensor) -> Tensor:
         """Return "bclhn,bcshn->bclsh"."""
         return self._product(
-            self._folded(read, copies=self._folds_many),
-            self._folded(write, copies=self._folds_many),
+            (read, write),
+            (self._folds_many, self._folds_many),
             self._rows * self._mamba.chunk_size,
             self._rows,
             "scores of a chunk",
@@ -222,8 +224,8 @@ class _ChunkScan:
     def _within(self, weighed: Tensor, x: Tensor) -> Tensor:
         """Return "bclsh,bcshp->bclhp"."""
         product = self._product(
-            weighed,
-            self._folded(x, copies=self._chunks > 1),
+            (weighed, x),
+            (False, self._chunks > 1),
             self._rows * self._mamba.head_dim,
             self._rows,
             "output within a chunk",
@@ -234,8 +236,8 @@ class _ChunkScan:
         """Return "bclhn,bclhp->bchpn"."""
         size = self._samples * self._chunks * self._mamba.state_elements
         product = self._product(
-            self._folded(x, copies=self._chunks > 1),
-            self._folded(decayed, copies=self._folds_many),
+            (x, decayed),
+            (self._chunks > 1, self._folds_many),
             size,
             size // self._mamba.state_size,
             "states of the chunks",
@@ -246,8 +248,8 @@ class _ChunkScan:
         """Return "bzch,bzhpn->bchpn"."""
         rows = self._samples * self._mamba.heads * (self._chunks + 1)
         product = self._product(
-            between,
-            self._folded(states, copies=self._samples > 1),
+            (between, states),
+            (False, self._samples > 1),
             states.elements,
             rows,
             "states at the chunks' beginnings",
@@ -257,8 +259,8 @@ class _ChunkScan:
     def _from_states(self, read: Tensor, states: Tensor) -> Tensor:
         """Return "bclhn,bchpn->bclhp"."""
         product = self._product(
-            self._folded(read, copies=self._folds_many),
-            self._folded(states, copies=self._chunks > 1),
+            (read, states),
+            (self._folds_many, self._chunks > 1),
             self._rows * self._mamba.head_dim,
             self._rows,
             "read of the states",
@@ -271,23 +273,35 @@ class _ChunkScan:
         dimension."""
         return self._samples * self._chunks > 1
 
-    def _folded(self, x: Tensor, *, copies: bool) -> Tensor:
-        return (
-            ops.contiguous(self._tape, x, "operand of a product, made contiguous") if copies else x
-        )
-
     def _unfolded(self, x: Tensor, *, copies: bool) -> Tensor:
         return views.reordered(self._tape, x, "a product") if copies else x
 
-    def _product(self, a: Tensor, b: Tensor, elements: int, rows: int, name: str) -> Tensor:
-        """Return ``torch.bmm(a, b)``: autocast casts both, beside the operands."""
-        tape, operands = self._tape, (a, b)
-        if self._compute is not None:
-            operands = (
-                ops.cast(tape, a, self._compute, f"{name}: operand cast"),
-                ops.cast(tape, b, self._compute, f"{name}: operand cast"),
-            )
-        return ops.matmul(tape, *operands, elements, name, rows=rows)
+    def _product(
+        self,
+        operands: tuple[Tensor, Tensor],
+        copies: tuple[bool, bool],
+        elements: int,
+        rows: int,
+        name: str,
+    ) -> Tensor:
+        """Return ``torch.einsum`` of two operands, by one ``torch.bmm``, for which ``copies`` says
+        whether each is folded by a copy. CUDA's autocast casts what einsum is given, the CPU's what
+        bmm is."""
+        if self._casts_first:
+            operands = self._cast(operands, name)
+        a, b = (
+            ops.contiguous(self._tape, x, "operand of a product, made contiguous") if copied else x
+            for x, copied in zip(operands, copies, strict=True)
+        )
+        if not self._casts_first:
+            a, b = self._cast((a, b), name)
+        return ops.matmul(self._tape, a, b, elements, name, rows=rows)
+
+    def _cast(self, operands: tuple[Tensor, Tensor], name: str) -> tuple[Tensor, Tensor]:
+        if self._compute is None:
+            return operands
+        a, b = (ops.cast(self._tape, x, self._compute, f"{name}: operand cast") for x in operands)
+        return a, b
 
 
 def _gated(decoder: Decoder, layer: Layer, x: Tensor, gate: Tensor, mamba: Mamba2Spec) -> Tensor:

@@ -138,6 +138,7 @@ def price_everything() -> None:
             _bounds = most_saved_bytes(other_loss, priced), most_saved_s(priced)
             evaluation_parts(workload, priced.layout, "cuda", priced.footprint)
         _of_more_samples = candidate(workload, micro_batch_size=2).throughput
+    _reserved = candidate(small_workload("qlora")).expected.reserved_bytes
     outside = small_workload("qlora", model=SHAPES["gemma4-small"])
     _bound_outside = most_saved_bytes(outside.with_settings(loss="standard"), candidate(outside))
 
