@@ -14,7 +14,6 @@ import re
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from time import process_time
 from typing import Any, Literal, NamedTuple
@@ -35,6 +34,7 @@ from launcher.rehearsal.phases import Phases
 from launcher.rehearsal.rehearse import left_out_of, rules_of, trace_step
 from launcher.rehearsal.tracer import Tracer
 from launcher.training.text_model import decoder_layers
+from planner.base.errors import UserError
 from planner.plan.schema import Plan
 
 Range = Literal["alike", "between"]
@@ -73,6 +73,15 @@ def pass_phases(plan: Plan) -> Phases:
     return _excerpt(plan, law.range, until_s, proving=False).phases(law)
 
 
+def can_be_traced(plan: Plan) -> bool:
+    """Return whether a micro-batch of a plan can be traced."""
+    try:
+        pass_phases(plan)
+    except Exception:  # of a model that nobody has tried
+        return False
+    return True
+
+
 @cache
 def proved_laws() -> dict[bytes, Law | None]:
     """Return the law of each plan that was traced, by the plan; None where none holds."""
@@ -94,12 +103,16 @@ def _proved(plan: Plan, until_s: float) -> tuple[Law | None, Phases]:
     for found in dict.fromkeys((*expected, *RANGES)):
         if found is None:
             break
-        with suppress(Exception):  # whatever fails without all layers is traced with them
+        try:
             excerpt = _excerpt(plan, found, until_s, proving=True)
             law = excerpt.law
             phases = excerpt.phases(law)
-            last[model] = found
-            return law, phases
+        except UserError:
+            raise
+        except Exception:  # whatever fails without all layers is traced with them
+            continue
+        last[model] = found
+        return law, phases
     last[model] = None
     return None, _whole(plan, until_s)
 
@@ -123,7 +136,12 @@ def _whole(plan: Plan, until_s: float) -> Phases:
 
 
 def _excerpt(plan: Plan, range_: Range, until_s: float, *, proving: bool) -> "Excerpt":
-    tracer = StretchTracer(rules_of(plan), left_out=left_out_of(plan), until_s=until_s)
+    tracer = StretchTracer(
+        rules_of(plan),
+        tokens=plan.batch.sequence_length,
+        left_out=left_out_of(plan),
+        until_s=until_s,
+    )
     excerpt = Excerpt(tracer, plan, range_, proving=proving)
     trace_step(plan, tracer, make_engine=pass_engine, prepare=excerpt.take)
     return excerpt

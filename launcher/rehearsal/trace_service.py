@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import convert
 
+from launcher.rehearsal.trace_failures import explained, one_line
 from launcher.run.answer_pipe import question_and_answer_pipes
 from planner.base.errors import UserError
 from planner.base.phrases import Phrase, as_data
@@ -73,19 +74,23 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"phases": _traced(convert(request["trace"], Plan))}
     except ImportError:
         raise  # the training stack is missing or broken, which the process that asks explains
+    except UserError as error:
+        return {"error": as_data(error.message)}
     except Exception as error:
-        reason = " ".join(str(error).split())
-        if not reason or isinstance(error, KeyError):  # which says the key alone
-            reason = f"{type(error).__name__} {reason}".strip()
-        return {"error": as_data(error.message) if isinstance(error, UserError) else reason[:300]}
+        return {"error": one_line(error)}
 
 
 def _traced(plan: Plan) -> Any:
-    from launcher.rehearsal.layer_law import pass_phases  # only a trace needs both
+    from launcher.rehearsal.layer_law import can_be_traced, pass_phases  # only a trace needs both
     from launcher.rehearsal.rehearse import quiet_libraries
 
     with quiet_libraries():
-        return pass_phases(plan)
+        try:
+            return pass_phases(plan)
+        except (ImportError, UserError):
+            raise
+        except Exception as error:
+            raise explained(plan, error, can_be_traced=can_be_traced) from error
 
 
 def shape(content: dict[str, Any]) -> dict[str, Any]:
