@@ -57,7 +57,7 @@ class FirstArgument(NamedTuple):
     """A result that is the first argument itself, as of operators in place."""
 
 
-class RememberingFakes(FakeTensorMode):
+class RememberingFakes(FakeTensorMode):  # type: ignore[no-untyped-call]
     """A mode of fake tensors that remembers the results of plain operators."""
 
     @classmethod
@@ -109,7 +109,7 @@ def _is_plain(func: Any) -> bool:
     shares memory with the first of them at most."""
     if not isinstance(func, torch._ops.OpOverload) or func.namespace != "aten":
         return False
-    if "lift" in func.name() or func is torch.ops.aten.as_strided.default:
+    if "lift" in str(func) or func is torch.ops.aten.as_strided.default:
         return False
     if any(tag in func.tags for tag in _NEVER):
         return False
@@ -171,8 +171,8 @@ def _selected(func: Any, args: Any) -> int:
     if func is not _SELECT:
         return 0
     first, dim, index = args
-    place: int = index if index >= 0 else index + first.shape[dim]
-    return place * first.stride(dim)
+    place = index if index >= 0 else index + first.shape[dim]
+    return int(place * first.stride(dim))
 
 
 def _made(func: Any, args: Any, result: Any) -> Made | FirstArgument | None:

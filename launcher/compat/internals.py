@@ -76,14 +76,6 @@ TORCH = Library(
         ),
         Internal("torch.Tensor._make_subclass", "a fake tensor made again"),
         Internal("torch._C._set_throw_on_mutable_data_ptr", "a fake tensor made again"),
-        Internal(
-            "torch._subclasses.fake_tensor.DataDependentOutputException",
-            "an operator that needs values",
-        ),
-        Internal(
-            "torch._subclasses.fake_tensor.DynamicOutputShapeException",
-            "an operator that needs values",
-        ),
         Internal("torch._C._dispatch_has_kernel", "kernels of a simulated GPU"),
         Internal(
             "torch._C._dispatch_has_computed_kernel_for_dispatch_key", "kernels of a simulated GPU"
@@ -110,6 +102,7 @@ TORCH = Library(
             "torch.utils._foreach_utils._foreach_supported_types", "replaced: takes fake tensors"
         ),
         Internal("torch.optim.optimizer._foreach_supported_types", "replaced: takes fake tensors"),
+        Internal("torch.distributions.Distribution._validate_args", "replaced: looks at no values"),
         Internal(
             "torch.optim.optimizer._get_foreach_kernels_supported_devices",
             "replaced: has CUDA's default",

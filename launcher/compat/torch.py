@@ -11,11 +11,7 @@ from typing import Any
 
 import torch
 import torch.optim.optimizer as torch_optimizer
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-)
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _foreach_utils as foreach_utils
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
@@ -168,14 +164,14 @@ def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> A
     return output
 
 
-NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException)
-"""Errors of operators whose results depend on values."""
 _WITH_FOREACH = [torch.Tensor, torch.nn.Parameter, FakeTensor]
 FAKE_REPLACEMENTS = (
     Replacement(foreach_utils, "_foreach_supported_types", _WITH_FOREACH),
     Replacement(torch_optimizer, "_foreach_supported_types", _WITH_FOREACH),
+    Replacement(torch.distributions.Distribution, "_validate_args", False),
 )
-"""Replacements that every trace on fake tensors needs: their types take foreach kernels, too."""
+"""Replacements that every trace on fake tensors needs: their types take foreach kernels, too, and
+distributions do not look at values."""
 CUDA_REPLACEMENTS = (
     Replacement(torch.nn.functional, "dropout", _dropout),
     Replacement(

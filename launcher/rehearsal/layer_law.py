@@ -32,10 +32,11 @@ from launcher.rehearsal.layer_stretches import (
 )
 from launcher.rehearsal.phases import Phases
 from launcher.rehearsal.rehearse import left_out_of, rules_of, trace_step
-from launcher.rehearsal.tracer import Tracer
-from launcher.training.text_model import decoder_layers
+from launcher.rehearsal.tracer import TooLongError, Tracer
+from launcher.training.text_model import backbone, decoder_layers
 from planner.base.errors import UserError
 from planner.plan.schema import Plan
+from planner.plan.vocabulary import Method
 
 Range = Literal["alike", "between"]
 """Which layers of a kind take the same bytes: all but the first and the last of the model, or those
@@ -74,9 +75,11 @@ def pass_phases(plan: Plan) -> Phases:
 
 
 def can_be_traced(plan: Plan) -> bool:
-    """Return whether a micro-batch of a plan can be traced."""
+    """Return whether a micro-batch of a plan can be traced, however long it takes."""
     try:
         pass_phases(plan)
+    except TooLongError:
+        return True
     except Exception:  # of a model that nobody has tried
         return False
     return True
@@ -97,9 +100,10 @@ def _of_any_batch(plan: Plan) -> bytes:
 
 def _proved(plan: Plan, until_s: float) -> tuple[Law | None, Phases]:
     """Return the law that holds for a plan, and its phases; what held for the model in another
-    layout is tried first, and nothing where nothing did."""
+    layout is tried first, and nothing where nothing did; then what held if it trained otherwise."""
     last, model = last_laws(), _of_any_layout(plan)
-    expected = (last[model],) if model in last else ()
+    expected: list[Range | None] = [last[model]] if model in last else []
+    expected += [held for (config, *_), held in last.items() if held and config == model[0]]
     for found in dict.fromkeys((*expected, *RANGES)):
         if found is None:
             break
@@ -118,15 +122,15 @@ def _proved(plan: Plan, until_s: float) -> tuple[Law | None, Phases]:
 
 
 @cache
-def last_laws() -> dict[bytes, Range | None]:
+def last_laws() -> dict[tuple[bytes, Method, bool], Range | None]:
     """Return which layers were alike when a model trained in one way was traced last; None where
     none were."""
     return {}
 
 
-def _of_any_layout(plan: Plan) -> bytes:
+def _of_any_layout(plan: Plan) -> tuple[bytes, Method, bool]:
     """Return a plan's model, its method, and whether it recomputes."""
-    return json.encode([plan.model.config, plan.method, plan.activation_checkpointing])
+    return json.encode(plan.model.config), plan.method, plan.activation_checkpointing
 
 
 def _whole(plan: Plan, until_s: float) -> Phases:
@@ -213,7 +217,7 @@ class Excerpt:
             else:
                 self._leave_out(layer)
         layers[-1].register_forward_hook(lambda *_: self._tracer.cut("head"))
-        model.base_model.register_forward_hook(lambda *_: self._tracer.cut("end"))
+        backbone(model).register_forward_hook(lambda *_: self._tracer.cut("end"))
 
     def _watch_gradient(self, place: int, output: Any) -> None:
         is_tuple = isinstance(output, tuple | list)

@@ -10,8 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from launcher.compat.torch import storage_id
-from launcher.rehearsal.tracer import Tracer
-from planner.base.errors import UserError
+from launcher.rehearsal.tracer import TooLongError, Tracer
 from planner.base.phrases import Phrase
 
 LOOPED_OPERATORS = 8
@@ -50,7 +49,7 @@ class NotPeriodicError(Exception):
 class StretchTracer(Tracer):  # type: ignore[no-untyped-call]
     """A tracer that cuts forward and backward where it is told to.
 
-    ``UserError`` is raised where a layer loops over ``tokens``, which are too many for that.
+    ``TooLongError`` is raised where a layer loops over ``tokens``, which are too many for that.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class StretchTracer(Tracer):  # type: ignore[no-untyped-call]
         count = self._num_operators
         if count > max(MOST_LOOPED, LOOPED_OPERATORS * self._tokens):
             fitting = self._tokens * MOST_LOOPED // count
-            raise UserError(
+            raise TooLongError(
                 Phrase(
                     "its code loops over every token, which takes minutes to trace. Choose "
                     "--sequence-length {fitting:,} or less",

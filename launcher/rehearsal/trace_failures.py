@@ -14,7 +14,7 @@ from msgspec import structs
 
 from planner.base.errors import UserError
 from planner.base.phrases import Joined, Phrase
-from planner.plan.schema import Plan
+from planner.plan.schema import ParallelSection, Plan
 
 LONGEST_REASON = 200
 """Characters of a library's message that are shown."""
@@ -32,8 +32,6 @@ class Remedy(NamedTuple):
 
 def explained(plan: Plan, error: Exception, *, can_be_traced: Callable[[Plan], bool]) -> UserError:
     """Return why a plan cannot be traced, where tracing it has raised ``error``."""
-    from launcher.compat.torch import NEEDS_VALUES  # a model that is only refused has no tensors
-
     failure = Joined(": ", [place_of(error), one_line(error)])
     for remedy in remedies(plan):
         if can_be_traced(remedy.plan):
@@ -45,14 +43,10 @@ def explained(plan: Plan, error: Exception, *, can_be_traced: Callable[[Plan], b
                     options=remedy.options,
                 )
             )
-    if isinstance(error, NEEDS_VALUES):
-        cause = Phrase("its code asks for values of tensors, which a trace does not have")
-    else:
-        cause = Phrase("its code fails on texts alone")
     return UserError(
         Phrase(
-            "{cause} ({failure}). Choose another model: no option changes that",
-            cause=cause,
+            "its code fails in a trace, which has texts alone and sizes instead of values "
+            "({failure}). Choose another model: no option changes that",
             failure=failure,
         )
     )
@@ -60,6 +54,16 @@ def explained(plan: Plan, error: Exception, *, can_be_traced: Callable[[Plan], b
 
 def remedies(plan: Plan) -> Iterator[Remedy]:
     """Yield the plan without what a class may not be able to do, the least left out first."""
+    shorter = plan.batch.sequence_length // 2
+    if shorter:
+        batch = structs.replace(plan.batch, sequence_length=shorter)
+        cause = Phrase(
+            "its code does not take a length of {length:,}", length=plan.batch.sequence_length
+        )
+        yield Remedy(structs.replace(plan, batch=batch), cause, f"--sequence-length {shorter}")
+    if plan.parallel.zero is not None and plan.precision.master is not None:
+        cause = Phrase("its code mixes dtypes, which ZeRO's training in 16 bit does not cast")
+        yield Remedy(_under_autocast(plan), cause, "--strategy ddp")
     if plan.activation_checkpointing:
         cause = Phrase("its code cannot recompute activations")
         kept = structs.replace(plan, activation_checkpointing=False)
@@ -67,11 +71,24 @@ def remedies(plan: Plan) -> Iterator[Remedy]:
     if plan.quantization is None:
         return
     whole = structs.replace(plan, method="lora", quantization=None)
-    yield Remedy(whole, Phrase("its code cannot multiply with packed matrices"), "--method lora")
+    yield Remedy(whole, Phrase("its code cannot work on packed matrices"), "--method lora")
     if plan.activation_checkpointing:
-        cause = Phrase("its code can neither recompute activations nor have matrices packed")
+        cause = Phrase("its code can neither recompute activations nor work on packed matrices")
         both = structs.replace(whole, activation_checkpointing=False)
         yield Remedy(both, cause, "--method lora --no-activation-checkpointing")
+
+
+def _under_autocast(plan: Plan) -> Plan:
+    """Return a plan of one process, whose trained parameters are their own masters."""
+    alone = ParallelSection(
+        strategy="single", zero_stage=0, num_nodes=1, gpus_per_node=1, world_size=1
+    )
+    master = plan.precision.master
+    assert master is not None
+    precision = structs.replace(plan.precision, trainable=master, master=None)
+    samples = plan.batch.micro_batch_size * plan.batch.gradient_accumulation_steps
+    batch = structs.replace(plan.batch, global_batch_size=samples)
+    return structs.replace(plan, parallel=alone, precision=precision, batch=batch)
 
 
 def place_of(error: Exception) -> str:

@@ -36,14 +36,24 @@ def decoder_layers(model: Any) -> ModuleList:
     raise UserError(Phrase("the model has no list of layers. Choose another model"))
 
 
+def backbone(model: Any) -> Any:
+    """Return the model without its head; some classes name one that is not there (Llama 4)."""
+    return model.model if model.base_model is model else model.base_model
+
+
 def towers(model: Any) -> tuple[str, ...]:
-    """Return the names of the modules beside the text model that hold parameters: models of images
-    and of sound, and what joins them to the text.
+    """Return the names of the modules beside the text model that hold parameters of their own:
+    models of images and of sound, and what joins them to the text.
 
     Raises ``UserError`` if texts enter by one of them: then the text model is several stacks.
     """
     layers, head = decoder_layers(model), model.get_output_embeddings()
-    found, table = tuple(_towers(model, "", layers, head)), model.get_input_embeddings()
+    table = model.get_input_embeddings()
+    found = tuple(
+        name
+        for name in _towers(model, "", layers, head)
+        if any(one is not table.weight for one in model.get_submodule(name).parameters())
+    )
     if any(part is table for name in found for part in model.get_submodule(name).modules()):
         raise UserError(
             Phrase(

@@ -1,7 +1,7 @@
 """Steps that cannot be traced: one line that says where a class fails, why, and what to do."""
 
 import pytest
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from launcher.rehearsal.trace_failures import explained
 from launcher.rehearsal.trace_service import answer, shape
@@ -25,6 +25,16 @@ BYTES = {
 """A model of bytes: an encoder before its layers, and a decoder behind them."""
 
 
+RECURRENT = {
+    "model_type": "mamba",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "state_size": 8,
+    "num_hidden_layers": 2,
+    "time_step_rank": 8,
+}
+
+
 @pytest.fixture(scope="module")
 def plain() -> dict[Method, Plan]:
     methods: tuple[Method, ...] = ("qlora", "full")
@@ -39,10 +49,10 @@ def plain() -> dict[Method, Plan]:
             "qlora",
             True,
             False,
-            "multiply with packed matrices (ValueError: no). Choose --method lo",
+            "work on packed matrices (ValueError: no). Choose --method lora",
         ),
         ("qlora", False, False, "Choose --method lora --no-activation-checkpointing"),
-        ("full", None, True, "fails on texts alone (ValueError: no). Choose another model: no opt"),
+        ("full", None, True, "sizes instead of values (ValueError: no). Choose another model: no "),
     ],
 )
 def test_what_is_at_fault_is_what_the_step_can_be_traced_without(
@@ -61,10 +71,21 @@ def test_a_matrix_whose_dtype_is_asked_for_cannot_be_packed() -> None:
     plan = plan_of(CHOSEN_TOKENS, "qlora", samples=1, recomputed=False)
     said = from_data(answer({"trace": to_builtins(plan)})["error"])
     assert said.startswith(
-        "its code cannot multiply with packed matrices (HYV4Indexer in transformers, "
+        "its code cannot work on packed matrices (HYV4Indexer in transformers, "
         "modeling_hy_v4.py line "
     )
     assert said.endswith("Choose --method lora")
+
+
+def test_a_loop_over_tokens_is_refused_with_the_length_that_can_be_traced() -> None:
+    plan = plan_of(RECURRENT, "lora", samples=1, recomputed=False)
+    longer = structs.replace(plan, batch=structs.replace(plan.batch, sequence_length=512))
+    said = from_data(answer({"trace": to_builtins(longer)})["error"])
+    assert said == (
+        "its code loops over every token, which takes minutes to trace. Choose --sequence-length "
+        "256 or less"
+    )
+    assert "phases" in answer({"trace": to_builtins(plan)})
 
 
 def test_a_model_of_several_stacks_is_refused_before_it_is_traced() -> None:
