@@ -3,9 +3,10 @@
 Each is planned by every method, in 20 s of processor time or refused in one line, and its counts
 are compared with those of the model that transformers builds and of what peft adapts of it.
 ``--only NAME`` asks for some; ``--write`` keeps the result row by row, and writes the table of
-docs/reference/architectures.md. An architecture that has a row of this day is not planned again, so
-that the same command goes on where it was ended; those with formulas come first. Exit code 1 if a
-plan is late, ends otherwise, or counts wrongly.
+docs/reference/architectures.md. An architecture that has a row in the newest result is not planned
+again unless ``--only`` or ``--anew`` ask for it, so that the same command goes on where it was
+ended; those with formulas come first. Exit code 1 if a plan is late, ends otherwise, or counts
+wrongly.
 """
 
 import argparse
@@ -44,6 +45,7 @@ def row_of(model_type: str, folder: Path) -> dict[str, Any]:
     """Return the row of one architecture; what transformers itself does not build has no counts."""
     row: dict[str, Any] = {
         "model_type": model_type,
+        "date": time.strftime("%Y-%m-%d"),
         "class": None,
         "built_params": None,
         "num_params": None,
@@ -87,12 +89,13 @@ def main() -> int:
     """Plan the architectures that the options name; return 1 if one is not as it must be."""
     parser = argparse.ArgumentParser(prog="benchmarks.architectures")
     parser.add_argument("--only", action="append", metavar="NAME", help="only this model_type")
+    parser.add_argument("--anew", action="store_true", help="those that have a row, too")
     parser.add_argument("--write", action="store_true", help="keep the result, write the table")
     given = parser.parse_args()
     known = sorted(model_types(), key=lambda name: (name not in ARCHITECTURES, name))
-    names = given.only or known
-    rows = {row["model_type"]: row for row in kept_rows()} if given.write else {}
-    for row in measured([name for name in names if name not in rows]):
+    kept = kept_rows() if given.write and not given.anew else []
+    rows = {row["model_type"]: row for row in kept}
+    for row in measured(given.only or [name for name in known if name not in rows]):
         rows[row["model_type"]] = row
         print(table([row]).splitlines()[-1], flush=True)
         if given.write:
@@ -102,29 +105,28 @@ def main() -> int:
     return int(any(counts[kind] for kind in WRONG))
 
 
-def file_of_the_day() -> Path:
-    """Return the file that results of this day are kept in."""
-    return RESULTS / f"architectures--{time.strftime('%Y-%m-%d')}.json"
-
-
 def kept_rows() -> list[dict[str, Any]]:
-    """Return the rows of this day."""
-    file = file_of_the_day()
+    """Return the rows of the newest result."""
+    *_, newest = [None, *sorted(RESULTS.glob("architectures--*.json"))]
     rows: list[dict[str, Any]] = []
-    if file.is_file():
-        rows = json.loads(file.read_bytes())["measured"]["rows"]
+    if newest is not None:
+        rows = json.loads(newest.read_bytes())["measured"]["rows"]
     return rows
 
 
 def write(rows: Sequence[dict[str, Any]], known: int) -> None:
-    """Write the rows into the file of the day, and the table into the page."""
+    """Write the rows into the file of the day, in the place of older ones, and the table into the
+    page."""
     counts = {"architectures that transformers builds": known, **summary(rows)}
     document = {
         "run": {"benchmark": "architectures", "machine": MACHINE, "limit_s": LIMIT_S},
         "measured": {**counts, "rows": list(rows)},
         "environment": host_environment(PACKAGES),
     }
-    file_of_the_day().write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    for older in RESULTS.glob("architectures--*.json"):
+        older.unlink()
+    file = RESULTS / f"architectures--{document['environment']['date']}.json"
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     lines = [f"| {kind} | {count:,} |" for kind, count in counts.items()]
     MARKS.write(PAGE, "\n".join(["| | |", "|---|---:|", *lines, "", table(rows)]))
 

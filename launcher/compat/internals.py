@@ -41,9 +41,9 @@ TORCH = Library(
             ("func", "types", "args", "kwargs"),
         ),
         Internal(
-            "torch.utils._python_dispatch.TorchDispatchMode.__init_subclass__",
-            "two frames between autograd's engine and the method above",
-            mentions=("torch._disable_dynamo(raw, recursive=True)",),
+            "torch.utils._python_dispatch.TorchDispatchMode._should_skip_dynamo",
+            "overridden: autograd's engine calls the method above without frames between",
+            (),
         ),
         Internal(
             "torch.autograd.graph._engine_run_backward",
@@ -60,6 +60,22 @@ TORCH = Library(
             "tensors of a trace",
             ("allow_non_fake_inputs",),
         ),
+        Internal(
+            "torch._subclasses.fake_tensor.FakeTensorMode.__torch_dispatch__",
+            "overridden: remembers results",
+            ("func", "types", "args", "kwargs"),
+        ),
+        Internal(
+            "torch._subclasses.fake_tensor.FakeTensorMode._cached_dispatch_impl",
+            "what results may be remembered",
+        ),
+        Internal(
+            "torch._subclasses.fake_tensor.in_kernel_invocation_manager",
+            "a fake tensor made again",
+            ("fake_mode",),
+        ),
+        Internal("torch.Tensor._make_subclass", "a fake tensor made again"),
+        Internal("torch._C._set_throw_on_mutable_data_ptr", "a fake tensor made again"),
         Internal("torch._C._dispatch_has_kernel", "kernels of a simulated GPU"),
         Internal(
             "torch._C._dispatch_has_computed_kernel_for_dispatch_key", "kernels of a simulated GPU"
@@ -86,6 +102,7 @@ TORCH = Library(
             "torch.utils._foreach_utils._foreach_supported_types", "replaced: takes fake tensors"
         ),
         Internal("torch.optim.optimizer._foreach_supported_types", "replaced: takes fake tensors"),
+        Internal("torch.distributions.Distribution._validate_args", "replaced: looks at no values"),
         Internal(
             "torch.optim.optimizer._get_foreach_kernels_supported_devices",
             "replaced: has CUDA's default",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.optim.optimizer as torch_optimizer
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _foreach_utils as foreach_utils
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import tree_map_only
 
+from launcher.compat.fake_results import RememberingFakes
 from launcher.compat.replacement import Replacement
 
 _ATEN = torch.ops.aten
@@ -55,6 +56,11 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: nothing is compiled, and keeping dynamo away takes two calls each time."""
+        return False
+
     def on_operator(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return what the operator returns."""
         return operator(*args, **kwargs)
@@ -67,11 +73,6 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self.on_operator(func, args, kwargs or {})
 
 
-_DISPATCH_WRAPPERS = 2
-"""Frames between autograd's engine and a mode's ``__torch_dispatch__``; read:
-torch/utils/_python_dispatch.py, which keeps dynamo away from modes."""
-
-
 def called_by_autograd() -> bool:
     """Return whether autograd's engine called the operator that a watch handles now.
 
@@ -80,14 +81,13 @@ def called_by_autograd() -> bool:
     frame = inspect.currentframe()
     while frame is not None and frame.f_code.co_name != "__torch_dispatch__":
         frame = frame.f_back
-    for _ in range(_DISPATCH_WRAPPERS + 1):
-        frame = frame.f_back if frame is not None else None
+    frame = None if frame is None else frame.f_back
     return frame is not None and frame.f_code.co_name == "_engine_run_backward"
 
 
 def fake_tensors() -> Any:
     """Return a mode under which tensors have shapes and no values; real ones may be mixed in."""
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    return RememberingFakes(allow_non_fake_inputs=True)
 
 
 def for_tensors(function: Callable[[torch.Tensor], None], result: Any) -> None:
@@ -168,8 +168,10 @@ _WITH_FOREACH = [torch.Tensor, torch.nn.Parameter, FakeTensor]
 FAKE_REPLACEMENTS = (
     Replacement(foreach_utils, "_foreach_supported_types", _WITH_FOREACH),
     Replacement(torch_optimizer, "_foreach_supported_types", _WITH_FOREACH),
+    Replacement(torch.distributions.Distribution, "_validate_args", False),
 )
-"""Replacements that every trace on fake tensors needs: their types take foreach kernels, too."""
+"""Replacements that every trace on fake tensors needs: their types take foreach kernels, too, and
+distributions do not look at values."""
 CUDA_REPLACEMENTS = (
     Replacement(torch.nn.functional, "dropout", _dropout),
     Replacement(

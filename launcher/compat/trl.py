@@ -42,9 +42,12 @@ def takes_fused_head(model: Any) -> bool:
     """Return whether trl can give the model its fused head; a model that can, has it then.
 
     That head is the last hidden state times the output embedding, whatever the class puts between
-    the two, such as BERT's transform; so a class with weights of its own there cannot.
+    the two, such as BERT's transform; so a class with weights of its own there cannot, nor one that
+    names a backbone that is not there (Llama 4, Mllama).
     read: trl/trainer/utils.py, add_fused_lm_head.
     """
+    if model.base_model is model:
+        return False
     passed = (model.base_model, model.get_output_embeddings())
     weights = {id(weight) for part in passed for weight in part.parameters()}
     if any(id(weight) not in weights for weight in model.parameters()):

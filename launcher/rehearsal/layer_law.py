@@ -14,7 +14,6 @@ import re
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from time import process_time
 from typing import Any, Literal, NamedTuple
@@ -33,9 +32,11 @@ from launcher.rehearsal.layer_stretches import (
 )
 from launcher.rehearsal.phases import Phases
 from launcher.rehearsal.rehearse import left_out_of, rules_of, trace_step
-from launcher.rehearsal.tracer import Tracer
-from launcher.training.text_model import decoder_layers
+from launcher.rehearsal.tracer import TooLongError, Tracer
+from launcher.training.text_model import backbone, decoder_layers
+from planner.base.errors import UserError
 from planner.plan.schema import Plan
+from planner.plan.vocabulary import Method
 
 Range = Literal["alike", "between"]
 """Which layers of a kind take the same bytes: all but the first and the last of the model, or those
@@ -73,6 +74,17 @@ def pass_phases(plan: Plan) -> Phases:
     return _excerpt(plan, law.range, until_s, proving=False).phases(law)
 
 
+def can_be_traced(plan: Plan) -> bool:
+    """Return whether a micro-batch of a plan can be traced, however long it takes."""
+    try:
+        pass_phases(plan)
+    except TooLongError:
+        return True
+    except Exception:  # of a model that nobody has tried
+        return False
+    return True
+
+
 @cache
 def proved_laws() -> dict[bytes, Law | None]:
     """Return the law of each plan that was traced, by the plan; None where none holds."""
@@ -88,32 +100,37 @@ def _of_any_batch(plan: Plan) -> bytes:
 
 def _proved(plan: Plan, until_s: float) -> tuple[Law | None, Phases]:
     """Return the law that holds for a plan, and its phases; what held for the model in another
-    layout is tried first, and nothing where nothing did."""
+    layout is tried first, and nothing where nothing did; then what held if it trained otherwise."""
     last, model = last_laws(), _of_any_layout(plan)
-    expected = (last[model],) if model in last else ()
+    expected: list[Range | None] = [last[model]] if model in last else []
+    expected += [held for (config, *_), held in last.items() if held and config == model[0]]
     for found in dict.fromkeys((*expected, *RANGES)):
         if found is None:
             break
-        with suppress(Exception):  # whatever fails without all layers is traced with them
+        try:
             excerpt = _excerpt(plan, found, until_s, proving=True)
             law = excerpt.law
             phases = excerpt.phases(law)
-            last[model] = found
-            return law, phases
+        except UserError:
+            raise
+        except Exception:  # whatever fails without all layers is traced with them
+            continue
+        last[model] = found
+        return law, phases
     last[model] = None
     return None, _whole(plan, until_s)
 
 
 @cache
-def last_laws() -> dict[bytes, Range | None]:
+def last_laws() -> dict[tuple[bytes, Method, bool], Range | None]:
     """Return which layers were alike when a model trained in one way was traced last; None where
     none were."""
     return {}
 
 
-def _of_any_layout(plan: Plan) -> bytes:
+def _of_any_layout(plan: Plan) -> tuple[bytes, Method, bool]:
     """Return a plan's model, its method, and whether it recomputes."""
-    return json.encode([plan.model.config, plan.method, plan.activation_checkpointing])
+    return json.encode(plan.model.config), plan.method, plan.activation_checkpointing
 
 
 def _whole(plan: Plan, until_s: float) -> Phases:
@@ -123,7 +140,12 @@ def _whole(plan: Plan, until_s: float) -> Phases:
 
 
 def _excerpt(plan: Plan, range_: Range, until_s: float, *, proving: bool) -> "Excerpt":
-    tracer = StretchTracer(rules_of(plan), left_out=left_out_of(plan), until_s=until_s)
+    tracer = StretchTracer(
+        rules_of(plan),
+        tokens=plan.batch.sequence_length,
+        left_out=left_out_of(plan),
+        until_s=until_s,
+    )
     excerpt = Excerpt(tracer, plan, range_, proving=proving)
     trace_step(plan, tracer, make_engine=pass_engine, prepare=excerpt.take)
     return excerpt
@@ -195,7 +217,7 @@ class Excerpt:
             else:
                 self._leave_out(layer)
         layers[-1].register_forward_hook(lambda *_: self._tracer.cut("head"))
-        model.base_model.register_forward_hook(lambda *_: self._tracer.cut("end"))
+        backbone(model).register_forward_hook(lambda *_: self._tracer.cut("end"))
 
     def _watch_gradient(self, place: int, output: Any) -> None:
         is_tuple = isinstance(output, tuple | list)

@@ -10,8 +10,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from launcher.compat.torch import storage_id
-from launcher.rehearsal.tracer import Tracer
+from launcher.rehearsal.tracer import TooLongError, Tracer
+from planner.base.phrases import Phrase
 
+LOOPED_OPERATORS = 8
+"""Operators per token in one layer's forward pass from which on a loop runs over every token."""
+MOST_LOOPED = 4_000
+"""Operators of such a loop that are traced: a plan needs several traces of several layers, and all
+of them are a few seconds of processor time then."""
 Amounts = Counter[str]
 """Bytes by part; may be negative."""
 Border = int | Literal["before", "head", "end"]
@@ -41,12 +47,22 @@ class NotPeriodicError(Exception):
 
 
 class StretchTracer(Tracer):  # type: ignore[no-untyped-call]
-    """A tracer that cuts forward and backward where it is told to."""
+    """A tracer that cuts forward and backward where it is told to.
+
+    ``TooLongError`` is raised where a layer loops over ``tokens``, which are too many for that.
+    """
 
     def __init__(
-        self, rules: Any = None, *, left_out: Collection[str] = (), until_s: float = inf
+        self,
+        rules: Any = None,
+        *,
+        tokens: int,
+        left_out: Collection[str] = (),
+        until_s: float = inf,
     ) -> None:
         super().__init__(rules, left_out=left_out, until_s=until_s)
+        self._tokens = tokens
+        self._num_operators = 0
         self.stretches: dict[str, dict[Border, Stretch]] = {"forward": {}, "backward": {}}
         """Stretches by phase and by where they begin, in their order."""
         self._cut_phase: str | None = None
@@ -76,7 +92,13 @@ class StretchTracer(Tracer):  # type: ignore[no-untyped-call]
             self._close()
             self._open(border)
 
+    def on_operator(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Count the operator as well."""
+        self._num_operators += 1
+        return super().on_operator(operator, args, kwargs)
+
     def _open(self, border: Border) -> None:
+        self._num_operators = 0
         self._border, self._begin, self._top_bytes = border, self._live.copy(), -1
         self._freed = defaultdict(Counter)
         self._look()
@@ -85,11 +107,25 @@ class StretchTracer(Tracer):  # type: ignore[no-untyped-call]
         if self._border is None or self._cut_phase is None:
             return
         stretches = self.stretches[self._cut_phase]
+        if self._cut_phase == "forward":
+            self._refuse_loops()
         if self._border in stretches:
             raise NotPeriodicError(f"{self._cut_phase} comes to {self._border} twice")
         top, net = _difference(self._top, self._begin), _difference(self._live, self._begin)
         stretches[self._border] = Stretch(top, net, self._freed)
         self._border = None
+
+    def _refuse_loops(self) -> None:
+        count = self._num_operators
+        if count > max(MOST_LOOPED, LOOPED_OPERATORS * self._tokens):
+            fitting = self._tokens * MOST_LOOPED // count
+            raise TooLongError(
+                Phrase(
+                    "its code loops over every token, which takes minutes to trace. Choose "
+                    "--sequence-length {fitting:,} or less",
+                    fitting=2 ** max(0, fitting.bit_length() - 1),
+                )
+            )
 
     def _look(self) -> None:
         super()._look()

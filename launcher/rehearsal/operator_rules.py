@@ -4,6 +4,8 @@
 operator or function        what is done, and where it was read
 ==========================  =====================================================================
 a value of a tensor         does not exist: a condition is false, a number 1
+a distribution              does not look at its parameters' values:
+                            torch/distributions/distribution.py, Distribution.__init__
 selection by a mask         selects everything, the worst case
 packed samples              are not looked for among the positions of a sample:
                             transformers/masking_utils.py, find_packed_sequence_indices

@@ -19,6 +19,7 @@ from launcher.rehearsal.engine import MakeEngine, drop_gradients, plain_engine, 
 from launcher.rehearsal.phases import Between
 from launcher.training.model_building import DTYPES, cast_trainable
 from launcher.training.planned_trainer import activation_checkpointing
+from launcher.training.text_model import backbone
 from planner.plan.schema import Plan
 
 
@@ -117,10 +118,7 @@ def _watch(model: Any, base: Any, recorder: Recorder) -> None:
         if hidden.requires_grad:
             hidden.register_hook(lambda _: recorder.switch("activations"))
 
-    backbone = base.base_model
-    if backbone is base:  # Llama 4's class names a module that is not there
-        backbone = base.model
-    backbone.register_forward_hook(enter_loss)
+    backbone(base).register_forward_hook(enter_loss)
     for parameter in trained(model):
         hooked: Any = parameter
         hooked.register_post_accumulate_grad_hook(

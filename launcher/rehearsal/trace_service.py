@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import convert
 
+from launcher.rehearsal.trace_failures import explained, one_line
 from launcher.run.answer_pipe import question_and_answer_pipes
 from planner.base.errors import UserError
 from planner.base.phrases import Phrase, as_data
@@ -71,21 +72,25 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         if "shape" in request:
             return {"shape": shape(request["shape"])}
         return {"phases": _traced(convert(request["trace"], Plan))}
-    except ImportError:
-        raise  # the training stack is missing or broken, which the process that asks explains
+    except ModuleNotFoundError:
+        raise  # the training stack is missing, which the process that asks explains
+    except UserError as error:
+        return {"error": as_data(error.message)}
     except Exception as error:
-        reason = " ".join(str(error).split())
-        if not reason or isinstance(error, KeyError):  # which says the key alone
-            reason = f"{type(error).__name__} {reason}".strip()
-        return {"error": as_data(error.message) if isinstance(error, UserError) else reason[:300]}
+        return {"error": one_line(error)}
 
 
 def _traced(plan: Plan) -> Any:
-    from launcher.rehearsal.layer_law import pass_phases  # only a trace needs both
+    from launcher.rehearsal.layer_law import can_be_traced, pass_phases  # only a trace needs both
     from launcher.rehearsal.rehearse import quiet_libraries
 
     with quiet_libraries():
-        return pass_phases(plan)
+        try:
+            return pass_phases(plan)
+        except (ModuleNotFoundError, UserError):
+            raise
+        except Exception as error:
+            raise explained(plan, error, can_be_traced=can_be_traced) from error
 
 
 def shape(content: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
     from launcher.training.text_model import decoder_layers, towers
 
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    known = wrapper.get_text_config().to_dict()
+    known = wrapper.get_text_config()
     heads = _count(known, "num_attention_heads", 1)
     beside = towers(model)
     layers, outside, in_towers = _matrices(model, decoder_layers(model), beside)
@@ -147,9 +152,9 @@ class Experts(NamedTuple):
     """None where the configuration has it under no usual name; all are counted then."""
 
     @classmethod
-    def of(cls, known: dict[str, Any]) -> "Experts":
+    def of(cls, known: Any) -> "Experts":
         """Return what a configuration says."""
-        counts = (known.get(name) for name in EXPERTS_PER_TOKEN)
+        counts = (getattr(known, name, None) for name in EXPERTS_PER_TOKEN)
         return cls(next((each for each in counts if isinstance(each, int) and each > 0), None))
 
     def active(self, layer: "torch.nn.Module") -> int:
@@ -280,9 +285,9 @@ def _time_limit() -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def _count(known: dict[str, Any], key: str, otherwise: int) -> int:
-    """Return a setting that all layers share, if the architecture has it under its usual name."""
-    value = known.get(key)
+def _count(known: Any, key: str, otherwise: int) -> int:
+    """Return a setting that all layers share, if the configuration knows it by its usual name."""
+    value = getattr(known, key, None)
     return value if isinstance(value, int) and value > 0 else otherwise
 
 

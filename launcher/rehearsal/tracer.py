@@ -22,6 +22,10 @@ from planner.base.units import ALLOCATOR_BLOCK_BYTES, round_up
 from planner.plan.vocabulary import Part
 
 
+class TooLongError(UserError):
+    """A step that could be traced, if that did not take so long."""
+
+
 class Storage(NamedTuple):
     """A storage that is allocated now."""
 
@@ -34,8 +38,8 @@ class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
     """A recorder of live bytes by part, at the largest moment of every phase.
 
     ``rules`` has functions that handle single operators (launcher/rehearsal/operator_rules.py).
-    Parts in ``left_out`` are traced, and are in no sum. ``UserError`` is raised inside a trace at
-    ``until_s`` of the process's time.
+    Parts in ``left_out`` are traced, and are in no sum. ``TooLongError`` is raised inside a trace
+    at ``until_s`` of the process's time.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
     def on_operator(self, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the operator, or the rule for it, and note the storages of its result."""
         if process_time() > self._until_s:
-            raise UserError(
+            raise TooLongError(
                 Phrase(
                     "it takes too long, as a loop over every token does. Choose a shorter "
                     "--sequence-length"

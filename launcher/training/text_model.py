@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from planner.base.errors import UserError
+from planner.base.phrases import Phrase
 
 
 def is_matrix(module: Module) -> bool:
@@ -32,14 +33,36 @@ def decoder_layers(model: Any) -> ModuleList:
         if lists:
             count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
             return next((item for item in lists if len(item) == count), max(lists, key=len))
-    raise UserError("the model has no list of layers")
+    raise UserError(Phrase("the model has no list of layers. Choose another model"))
+
+
+def backbone(model: Any) -> Any:
+    """Return the model without its head; some classes name one that is not there (Llama 4)."""
+    return model.model if model.base_model is model else model.base_model
 
 
 def towers(model: Any) -> tuple[str, ...]:
-    """Return the names of the modules beside the text model that hold parameters: models of images
-    and of sound, and what joins them to the text."""
+    """Return the names of the modules beside the text model that hold parameters of their own:
+    models of images and of sound, and what joins them to the text.
+
+    Raises ``UserError`` if texts enter by one of them: then the text model is several stacks.
+    """
     layers, head = decoder_layers(model), model.get_output_embeddings()
-    return tuple(_towers(model, "", layers, head))
+    table = model.get_input_embeddings()
+    found = tuple(
+        name
+        for name in _towers(model, "", layers, head)
+        if any(one is not table.weight for one in model.get_submodule(name).parameters())
+    )
+    if any(part is table for name in found for part in model.get_submodule(name).modules()):
+        raise UserError(
+            Phrase(
+                "texts pass {stacks} beside its layers, and a model of several stacks is not "
+                "planned. Choose another model",
+                stacks=", ".join(found),
+            )
+        )
+    return found
 
 
 def _towers(module: Module, place: str, layers: ModuleList, head: Any) -> Iterator[str]:

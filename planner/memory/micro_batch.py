@@ -15,7 +15,6 @@ from planner.base.units import FP32_BYTES
 from planner.forward.bloom import RETURNS_WEIGHTS
 from planner.forward.model_pass import ModelPass, PassedLayer, passed_layers
 from planner.models.traced_model import TracedSpec
-from planner.plan.vocabulary import Strategy
 from planner.tape.attention_workspaces import as_kernels_see
 from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import Owner, StorageEvent
@@ -377,9 +376,8 @@ def _traced(
     """Return what a trace of the real model says. Earlier gradients, and those that DeepSpeed takes
     away, are counted as model states; of holes only the stock loss's are known."""
     sharded = numerics.master > 0 and numerics.compute < FP32_BYTES
-    strategies: dict[GradientSink, Strategy] = {"reduce": "zero2"}
     layout = Layout(
-        strategy=strategies.get(sink, "zero1") if sharded else "single",
+        strategy="zero1" if sharded else "single",
         world_size=2 if sharded else 1,
         micro_batch_size=batch.micro_batch_size,
         gradient_accumulation_steps=2 if sink == "add" else 1,

@@ -205,7 +205,7 @@ def _layer(workload: Workload, kind: LayerKind) -> Iterator[Sized]:
     rest = model.layer_params(kind) - known
     found = model.own_parameters(kind)
     if sum(each.elements for each in found) != rest:
-        found = (OwnParameter((rest,)),)
+        found = (OwnParameter((rest,)),) if rest else ()
     for number, each in enumerate(found):
         role: Role = "weight" if each.decays else "vector"
         yield Sized(f"norms.{number}", each.shape, full, role)

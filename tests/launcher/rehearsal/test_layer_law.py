@@ -39,7 +39,7 @@ SHARED_KEYS = DECODER | {
     "vocab_size_per_layer_input": 512,
     "hidden_size_per_layer_input": 16,
     "laurel_rank": 8,
-    "activation_sparsity_pattern": [0.0] * 10,
+    "activation_sparsity_pattern": [0.95] * 10,
     "layer_types": [*["sliding_attention"] * 4, "full_attention"] * 2,
 }
 DELTA_NET = DECODER | {

@@ -163,12 +163,19 @@ def shape_of(model_type: str, **keys: Any) -> dict[str, Any]:
         return shape({name: one for name, one in config.to_dict().items() if one is not None})
 
 
-@pytest.mark.parametrize(("model_type", "loss"), [("bert", "standard"), ("gpt_neo", "fused")])
+@pytest.mark.parametrize(
+    ("model_type", "loss"), [("bert", "standard"), ("gpt_neo", "fused"), ("mllama", "standard")]
+)
 def test_the_fused_head_is_for_classes_that_multiply_the_last_state_alone(
     model_type: str, loss: str
 ) -> None:
-    """trl's head leaves BERT's transform out, so that another model would be trained."""
+    """trl's head leaves BERT's transform out, so that another model would be trained; Mllama's
+    backbone is not where it looks for it."""
     assert shape_of(model_type)["loss"] == loss
+
+
+def test_positions_are_known_by_the_names_that_a_configuration_gives_them() -> None:
+    assert shape_of("openai-gpt", n_layer=1, n_positions=128)["max_position_embeddings"] == 128
 
 
 def test_a_matrix_that_multiplies_groups_gets_no_adapter() -> None:

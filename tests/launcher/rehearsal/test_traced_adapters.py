@@ -15,6 +15,7 @@ from launcher.training.text_model import outside_of_text, towers
 from planner.models.traced_model import TracedSpec, traced_spec
 from planner.recipes.load_recipe import load_recipe
 from planner.speed.flops import active_weights
+from planner.workload.parameters import parameters
 from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Workload
@@ -93,6 +94,18 @@ GPT = {
     "n_positions": 128,
     "vocab_size": 512,
 }
+OLMO = DECODER | {"model_type": "olmo"}
+"""Its norms have no parameters."""
+PROPHET = {
+    "model_type": "prophetnet",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "decoder_ffn_dim": 128,
+    "num_decoder_layers": 2,
+    "num_decoder_attention_heads": 4,
+    "is_encoder_decoder": False,
+}
+"""A wrapper holds the table of embeddings beside its decoder, which has the same."""
 MODELS: dict[str, dict[str, Any]] = {
     "convolutions": HYBRID,
     "stacked-experts": MIXTURE,
@@ -102,6 +115,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mamba": FALCON_H1,
     "conv1d": GPT,
     "experts-alone": EXPERTS_ALONE,
+    "norms-without-parameters": OLMO,
 }
 
 
@@ -151,6 +165,7 @@ def test_what_trains_is_what_peft_adapts(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_trains_once_in_full(name: str) -> None:
     work = _workload(_traced(MODELS[name]), "full")
+    assert all(each.elements for group in parameters(work).optimizer_groups for each in group)
     assert sum(tensor.elements for tensor in trained_tensors(work)) == work.model.num_params
 
 
@@ -184,7 +199,7 @@ def test_a_vision_tower_is_inside_or_left_out_as_the_class_has_it() -> None:
 
 
 def test_a_body_under_a_head_is_no_tower() -> None:
-    for content in (HYBRID, GPT, FALCON_H1):
+    for content in (HYBRID, GPT, FALCON_H1, PROPHET):
         config: Any = transformers.AutoConfig.for_model(**content)
         with torch.device("meta"):
             model = transformers.AutoModelForCausalLM.from_config(config)
