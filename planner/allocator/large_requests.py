@@ -35,7 +35,7 @@ def runs_after(requests: Iterable[Request]) -> tuple[Run, ...]:
     memory = _Memory()
     memory.take(requests)
     blocks = [block for pool, block in memory.used.values() if not pool.small]
-    blocks += [block for block in memory.large.blocks.values() if block.mapped]
+    blocks += [block for _, _, block in memory.large.free]
     runs: list[Run] = []
     for block in sorted(blocks, key=lambda block: block.address):
         num_bytes = block.num_bytes
