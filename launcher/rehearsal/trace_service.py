@@ -106,7 +106,7 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
     from launcher.training.text_model import decoder_layers, towers
 
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    known = wrapper.get_text_config()
+    known = _settings(wrapper.get_text_config())
     heads = _count(known, "num_attention_heads", 1)
     beside = towers(model)
     layers, outside, in_towers = _matrices(model, decoder_layers(model), beside)
@@ -152,9 +152,9 @@ class Experts(NamedTuple):
     """None where the configuration has it under no usual name; all are counted then."""
 
     @classmethod
-    def of(cls, known: Any) -> "Experts":
+    def of(cls, known: dict[str, Any]) -> "Experts":
         """Return what a configuration says."""
-        counts = (getattr(known, name, None) for name in EXPERTS_PER_TOKEN)
+        counts = (known.get(name) for name in EXPERTS_PER_TOKEN)
         return cls(next((each for each in counts if isinstance(each, int) and each > 0), None))
 
     def active(self, layer: "torch.nn.Module") -> int:
@@ -285,9 +285,16 @@ def _time_limit() -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def _count(known: Any, key: str, otherwise: int) -> int:
+def _settings(config: Any) -> dict[str, Any]:
+    """Return what a configuration holds, by its own names and by the usual ones."""
+    known: dict[str, Any] = config.to_dict()
+    usual = {name: known[own] for name, own in config.attribute_map.items() if own in known}
+    return known | usual
+
+
+def _count(known: dict[str, Any], key: str, otherwise: int) -> int:
     """Return a setting that all layers share, if the configuration knows it by its usual name."""
-    value = getattr(known, key, None)
+    value = known.get(key)
     return value if isinstance(value, int) and value > 0 else otherwise
 
 
