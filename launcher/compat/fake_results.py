@@ -91,7 +91,7 @@ class RememberingFakes(FakeTensorMode):  # type: ignore[no-untyped-call]
         again: Any = torch.Tensor._make_subclass(
             FakeTensor, meta, False, dispatch_device=True, device_for_backend_keys=made.device
         )
-        torch._C._set_throw_on_mutable_data_ptr(again)
+        torch._C._set_warn_deprecated_on_mutable_data_ptr(again)
         vars(again).update(made.attributes)
         again.fake_mode = self
         return again

@@ -113,7 +113,12 @@ def _of_fsdp(
         update=update,
         workspaces=cublas_workspaces(batch.compute_capability),
     )
-    sides = side_bytes_of_fsdp(units, accumulates=layout.gradient_accumulation_steps > 1)
+    most_reduced = max(unit.reduced_bytes for unit in units.all) // layout.world_size
+    sides = side_bytes_of_fsdp(
+        units,
+        accumulates=layout.gradient_accumulation_steps > 1,
+        to_host=most_reduced if offloaded else 0,
+    )
     small = _small_bytes(run, states, [], update)
     return reserved_bytes(requests) + sides + round_up(small, SMALL_SEGMENT_BYTES)
 

@@ -98,12 +98,13 @@ def _reduced(step: int, run: FewLayers, place: int, unit: Unit) -> Iterator[Requ
     yield (step, "reduced", place - 1), 0
 
 
-def side_bytes(units: Units, *, accumulates: bool) -> int:
+def side_bytes(units: Units, *, accumulates: bool, to_host: int) -> int:
     """Return what the streams reserve that gather and reduce: buffers that whole parameters arrive
-    in, and the gradients of all shards, beside which those of a later micro-batch come to be added.
+    in, and the gradients of all shards, beside which those of a later micro-batch come to be added;
+    or, of shards in host memory, the largest of so many bytes on its way there.
     """
     later = max(unit.gradient_bytes for unit in units.all) if accumulates else 0
-    gradients = round_up(units.gradients_bytes + later, LARGE_SEGMENT_BYTES)
+    gradients = round_up(units.gradients_bytes + later + to_host, LARGE_SEGMENT_BYTES)
     return reserved_bytes(_gathered(units)) + gradients
 
 

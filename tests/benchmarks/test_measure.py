@@ -126,7 +126,7 @@ def test_a_row_without_words_is_a_result_that_is_asked_for_again(
     measured: tuple[Path, str],
 ) -> None:
     document = by_status(measured[0])["not planned"]
-    assert document["measured"]["reason"] == "offload optimizer needs zero_stage 2 or 3"
+    assert document["measured"]["reason"] == "offload optimizer needs strategy zero2 or zero3"
     assert not is_done(Row(**document["run"]["row"]), settings(measured[0]))
 
 
@@ -145,7 +145,7 @@ def test_the_tables_show_every_row(measured: tuple[Path, str]) -> None:
         results, "--device", "cpu", "--matrix", str(results.parent / "matrix.yaml"), "--list"
     )
     assert f"{name}: " not in listed.stdout
-    assert "--optimizer: offload optimizer needs zero_stage 2 or 3" in listed.stdout
+    assert "--optimizer: offload optimizer needs strategy zero2 or zero3" in listed.stdout
 
 
 def test_what_was_run_is_not_run_again(measured: tuple[Path, str]) -> None:

@@ -83,10 +83,7 @@ def test_every_line_is_answered_and_notes_are_shown(
     ("raised", "said"),
     [
         ("OSError('libcudart.so is missing')", "libcudart.so is missing"),
-        (
-            "ImportError('libcudart.so is missing')",
-            "launcher.rehearsal.trace_service failed with ImportError: libcudart.so is missing",
-        ),
+        ("ImportError('libcudart.so is missing')", "libcudart.so is missing"),
         (
             "ModuleNotFoundError(\"No module named 'torch'\")",
             f"the training stack is not installed, torch is missing: {INSTALL}",
