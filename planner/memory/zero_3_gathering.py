@@ -48,9 +48,14 @@ class GatheredBytes(Struct, frozen=True):
     embedding."""
 
     @property
+    def moments(self) -> tuple[int, ...]:
+        """Bytes at each of these moments."""
+        return self.embedding, self.forward, self.head, *self.backward
+
+    @property
     def most(self) -> int:
         """Bytes at the largest moment of all."""
-        return max(self.embedding, self.forward, self.head, *self.backward)
+        return max(self.moments)
 
     def in_forward(self, *, from_host: bool) -> int:
         """Return the bytes that are counted while layers run forward: at least those of the

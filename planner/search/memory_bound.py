@@ -20,8 +20,9 @@ from planner.workload.zero_sizes import zero_section
 
 
 def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:
-    """Return the most bytes that ``variant`` saves over the candidate's own workload at any moment
-    from the last layer's forward pass to its backward pass."""
+    """Return the most bytes that ``variant`` saves over the candidate's own workload at any moment:
+    from the last layer's forward pass to its backward pass, and of what ZeRO-3 has gathered, at any
+    other, too."""
     workload, layout = candidate.workload, candidate.layout
     zero = zero_section(workload, layout)
     run = (
@@ -31,7 +32,16 @@ def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:
         0 if zero is None else waits_above(workload, layout, zero),
     )
     pairs = zip(_levels(variant, *run), _levels(workload, *run), strict=True)
-    return max(0, *(of_variant - of_candidate for of_candidate, of_variant in pairs))
+    saved = max(0, *(of_variant - of_candidate for of_candidate, of_variant in pairs))
+    if layout.zero_stage < 3 or zero is None:
+        return saved
+    from planner.memory.zero_phases import gathered_bytes  # others need none of it
+
+    gathered, fewer = (
+        gathered_bytes(work, layout, zero, numerics_of(work, layout)).moments
+        for work in (workload, variant)
+    )
+    return saved + max(0, *(own - other for own, other in zip(gathered, fewer, strict=True)))
 
 
 @cached_by_settings(*PASS)
