@@ -6,7 +6,7 @@ which those in the middle are laid end to end as often as the model repeats them
 is freed once, by what frees one of its size, is checked.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Literal
 
@@ -72,7 +72,8 @@ def through_all_layers(trace: PassTrace, numbers: Sequence[int]) -> PassTrace | 
     Its ``weights`` are those of the layers that were run.
     """
     repeated = _Repeated(trace, numbers)
-    changes = repeated.changes()
+    kept = repeated.kept()
+    changes = repeated.changes(kept)
     if changes is None:
         return None
     place, begins = repeated.place, repeated.begins
@@ -80,7 +81,7 @@ def through_all_layers(trace: PassTrace, numbers: Sequence[int]) -> PassTrace | 
     first, second = trace.workspaces
     return PassTrace(
         changes=changes,
-        kept=repeated.kept(),
+        kept=kept,
         first_gradient=place(trace.first_gradient),
         workspaces=(place(first), place(second)),
         layers=[*(begins["forward", number] for number in layers), begins["head", OUTSIDE]],
@@ -139,8 +140,9 @@ class _Repeated:
         """Return the position among all that follows the change before this one."""
         return self._moved(position - 1) + 1
 
-    def changes(self) -> list[Change] | None:
-        """Return all changes; None where one frees what is not there, or what is left differs."""
+    def changes(self, kept: Mapping[int, int]) -> list[Change] | None:
+        """Return all changes; None where one frees what is not there, or what is left differs from
+        what the few leave with the gradients that all keep."""
         found: list[Change] = []
         alive: dict[int, int] = {}
         source = self._trace.changes
@@ -157,14 +159,14 @@ class _Repeated:
                     if alive.pop(moved, None) != -size:
                         return None
                     found.append((size, moved))
-        return found if alive.keys() == self._left() else None
+        return found if alive.keys() == self._left(kept) else None
 
-    def _left(self) -> set[int]:
+    def _left(self, kept: Mapping[int, int]) -> set[int]:
         """Return what the few leave outside of layers, and every gradient that all keep."""
         ended = {number for size, number in self._trace.changes if size < 0}
         alive = {number for size, number in self._trace.changes if size > 0} - ended
         others = alive - set(self._trace.kept.values())
-        return {self._moved(number) for number in others} | set(self.kept().values())
+        return {self._moved(number) for number in others} | set(kept.values())
 
     def kept(self) -> dict[int, int]:
         """Return the gradients that are kept, as ``PassTrace.kept``."""

@@ -128,12 +128,11 @@ def _with_offload(request: Request) -> str | None:
 def activation_offloading(request: Request) -> Iterator[Request]:
     """Yield the request with activations that wait on the host, if it leaves that open and there is
     a device whose memory is its own."""
-    card, spec = request.cluster.accelerator, request.model.spec
+    spec = request.model.spec
     recomputes = request.activation_checkpointing is not False and spec.can_recompute
-    separate = request.cluster.device == "cuda" and not card.unified_memory
     if (
         request.activation_offloading is None
-        and separate
+        and not _has_one_memory(request)
         and recomputes
         and not isinstance(spec, TracedSpec)
     ):
@@ -143,14 +142,14 @@ def activation_offloading(request: Request) -> Iterator[Request]:
 def offloads(request: Request) -> Iterator[Request]:
     """Yield the request with each kind of offload that it leaves open, the one that moves less
     first; none where host and device share their memory."""
-    card, stage = request.cluster.accelerator, request.zero_stage
+    stage = request.zero_stage
     open_ones = [
         name
         for name in ZERO_STAGE
         if request.strategy in (None, name)
         and (stage is None or (name != "fsdp" and ZERO_STAGE[name] == stage))
     ]
-    if request.offload is None and request.cluster.device == "cuda" and not card.unified_memory:
+    if request.offload is None and not _has_one_memory(request):
         for offload in LAST_RESORTS:
             if any(name in OFFLOADS_WITH[offload] for name in open_ones):
                 yield structs.replace(request, offload=offload)

@@ -196,6 +196,18 @@ def _check_offload(stated: StatedSettings) -> None:
         )
 
 
+def _require_recomputation(stated: StatedSettings, said: str) -> None:
+    """Raise ``InvalidRequestError`` if activations are to be kept; ``said`` recomputes them."""
+    if stated.activation_checkpointing is False:
+        raise InvalidRequestError(
+            Phrase(
+                "{said} recomputes activations and {option} keeps them: leave one of the two out",
+                said=said,
+                option=stated.names["activation_checkpointing"],
+            )
+        )
+
+
 def _check_activation_offloading(stated: StatedSettings) -> None:
     """Refuse to offload activations where no device has them, or where they would be kept."""
     if not stated.activation_offloading:
@@ -211,14 +223,7 @@ def _check_activation_offloading(stated: StatedSettings) -> None:
                 way_out=stated.way_out,
             )
         )
-    if stated.activation_checkpointing is False:
-        raise InvalidRequestError(
-            Phrase(
-                "{said} recomputes activations and {option} keeps them: leave one of the two out",
-                said=name,
-                option=stated.names["activation_checkpointing"],
-            )
-        )
+    _require_recomputation(stated, name)
     if isinstance(stated.model, TracedSpec):
         raise InvalidRequestError(
             Phrase(
@@ -364,14 +369,7 @@ def _check_checkpointing(stated: StatedSettings) -> None:
         )
     if every is None:
         return
-    if stated.activation_checkpointing is False:
-        raise InvalidRequestError(
-            Phrase(
-                "{said} recomputes activations and {option} keeps them: leave one of the two out",
-                said=stated.said("checkpoint_every"),
-                option=stated.names["activation_checkpointing"],
-            )
-        )
+    _require_recomputation(stated, stated.said("checkpoint_every"))
     if model is not None and every > model.num_layers:
         raise InvalidRequestError(
             Phrase(

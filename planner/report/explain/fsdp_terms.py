@@ -40,18 +40,16 @@ def _offloaded(plan: Explained) -> bool:
     return plan.layout.offload != "none"
 
 
-def _trained_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    if _offloaded(plan):
-        return
-    amount = _shards(plan, plan.trained, _params(plan, trains=True), plan.kinds.home)
-    yield Term(name=Phrase("trained weights"), bytes=amount, source=SHAPE)
+def _trained(name: Phrase, source: str) -> Terms:
+    """Return the terms of the rows that train, which the host has where they are offloaded."""
 
+    def terms(plan: Explained, _phase: Phase) -> Iterator[Term]:
+        if not _offloaded(plan):
+            params = _params(plan, trains=True)
+            amount = _shards(plan, plan.trained, params, plan.kinds.home)
+            yield Term(name=name, bytes=amount, source=source)
 
-def _adapters(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    if _offloaded(plan):
-        return
-    amount = _shards(plan, plan.trained, _params(plan, trains=True), plan.kinds.home)
-    yield Term(name=Phrase("adapters"), bytes=amount, source=LORA)
+    return terms
 
 
 def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
@@ -113,8 +111,8 @@ def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
 FSDP_TERMS: dict[Buffer, Terms] = {
     **COMMON,
     "frozen_weights": _frozen_weights,
-    "trained_weights": _trained_weights,
-    "adapters": _adapters,
+    "trained_weights": _trained(Phrase("trained weights"), SHAPE),
+    "adapters": _trained(Phrase("adapters"), LORA),
     "gradients": _gradients,
     "new_gradients": _of_the_replay("new_gradients", Phrase("gradients of the unit that runs")),
     "persistent": _of_the_replay("persistent", Phrase("units that stay whole")),
