@@ -76,6 +76,7 @@ class Launcher:
     context: Any = field(default_factory=server)
     fault: str = ""
     stop_behind_step: int | None = None
+    """A step that is logged; the ranks wait in the one behind it until they are asked to stop."""
     meanwhile: Callable[[Sequence[BaseProcess]], None] = lambda _ranks: None
     said: list[str] = field(default_factory=list)
 
@@ -134,6 +135,9 @@ class Launcher:
         run: RunDirectory,
     ) -> list[BaseProcess]:
         port = str(_free_port())
+        fault = self.fault
+        if self.stop_behind_step is not None:
+            fault = f"{fault} unasked@forward:{self.stop_behind_step + 1}"
         ranks = []
         for rank in range(number):
             names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -147,7 +151,7 @@ class Launcher:
             }
             process = self.context.Process(
                 target=_child,
-                args=(module, arguments, own, self.fault, str(Path.cwd()), run.logs / "screen.log"),
+                args=(module, arguments, own, fault, str(Path.cwd()), run.logs / "screen.log"),
             )
             process.start()
             ranks.append(process)

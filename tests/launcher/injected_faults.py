@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.faults.rank_stages import Stages
+from launcher.run.run_directory import RunDirectory
 from planner.base.strict_yaml import read_spec
 from planner.plan.schema import Plan
 
@@ -100,6 +101,15 @@ def _fail() -> None:
 
 def _be_killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _await_the_request_to_stop() -> None:
+    """The steps of a tiny model take less than the launcher's looks lie apart."""
+    asked = RunDirectory(Path(sys.argv[1])).stop
+    end = time.monotonic() + 60
+    while not asked.exists():
+        assert time.monotonic() < end, "nobody has asked to stop"
+        time.sleep(0.005)
 
 
 def _crash() -> None:
@@ -217,6 +227,7 @@ KINDS: dict[str, Callable[[], object]] = {
     "kill": _be_killed,
     "killsaving": _die_behind_the_files,
     "crash": _crash,
+    "unasked": _await_the_request_to_stop,
     "exit": partial(os._exit, 3),
     "hang": partial(time.sleep, 600),
     "disk": _limit_files,
