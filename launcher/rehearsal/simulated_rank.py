@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,6 +30,29 @@ JOIN_SECONDS = 300
 STEPS, ACCUMULATED = 3, 4
 """Micro-batches. The first step makes the optimizer's states, or DeepSpeed's buffers; the next is
 as all later ones. Where micro-batches are accumulated, two of them make a step."""
+
+
+WATCHDOG_S = 0.1
+"""Seconds between two looks of NCCL's watchdog: kWatchdogThreadSleepMillis.
+
+read: torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp at 2.13.
+"""
+
+
+class SimulatedCounters(CudaCounters):
+    """Counters of a card on which no kernel takes any time.
+
+    NCCL's process group holds the tensors of a collective for which nobody waits, such as DDP's
+    buckets, until its watchdog has seen the end of it and another collective begins. A phase of
+    training takes longer than the watchdog's period on a card and no time here, so that what is
+    held would be chance.
+    """
+
+    def start(self) -> None:
+        """Begin a phase once the watchdog has looked."""
+        if torch.distributed.is_initialized():
+            time.sleep(2 * WATCHDOG_S)
+        super().start()
 
 
 def main(plan_file: Path, folder: Path, between: Between = "nothing") -> None:
@@ -64,7 +88,7 @@ def _join(plan: Plan, rank: int, folder: Path) -> None:
 
 def _counted(plan: Plan, rank: int, between: Between) -> Phases:
     device = torch.device("cuda", rank)
-    meter = Meter(CudaCounters(device))
+    meter = Meter(SimulatedCounters(device))
     engine = engine_of_rank(plan, make_update=update_from_the_start)
     steps = ACCUMULATED if plan.batch.gradient_accumulation_steps > 1 else STEPS
     try:
