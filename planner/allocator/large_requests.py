@@ -65,18 +65,17 @@ class _Memory:
         """Meet the requests one by one."""
         used = self.used
         for key, num_bytes in requests:
-            if key == EMPTIED[0]:
-                self.large.release_cached()
-                self.small.release_cached()
-            elif num_bytes:
+            if num_bytes:
                 pool = self.large if num_bytes > SMALL_REQUEST_BYTES else self.small
-                block = pool.cached(num_bytes) or pool.grow(num_bytes)
+                block = pool.allocate(num_bytes)
                 assert block is not None, "a driver without a limit has memory"
-                pool.hand_out(block, num_bytes)
                 used[key] = pool, block
             elif key in used:
                 pool, block = used.pop(key)
                 pool.take_back(block)
+            elif key == EMPTIED[0]:
+                self.large.release_cached()
+                self.small.release_cached()
 
 
 def split_by_pool(sizes: Iterable[int]) -> tuple[list[int], int]:

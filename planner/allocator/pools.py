@@ -99,19 +99,21 @@ class Pool(ABC):
         """Return the index of the free block to use, given the first one that is large enough."""
         return place
 
-    def cached(self, num_bytes: int) -> Block | None:
-        """Return a free block that is large enough, or None (``get_free_block``)."""
+    def allocate(self, num_bytes: int) -> Block | None:
+        """Return a block for a request, or None if the driver has no more memory: a free one that
+        is large enough (``get_free_block``), or a new one; what it has too much stays free
+        (``alloc_found_block``)."""
         free = self.free
         place = bisect_left(free, (num_bytes,))
-        if place == len(free):
+        block = free.pop(self.best_fit(place))[2] if place < len(free) else self.grow(num_bytes)
+        if block is None:
             return None
-        return free.pop(self.best_fit(place))[2]
-
-    def hand_out(self, block: Block, num_bytes: int) -> None:
-        """Mark a block used and keep what it has too much (``alloc_found_block``)."""
-        if block.num_bytes - num_bytes >= self.least_rest_bytes:
-            self.put(block.cut(num_bytes))
+        rest = block.num_bytes - num_bytes
+        if rest >= self.least_rest_bytes:
+            cut = block.cut(num_bytes)
+            insort(free, (rest, cut.address, cut))
         block.allocated = True
+        return block
 
     def take_back(self, block: Block) -> None:
         """End the use of a block (``free_block``)."""
@@ -201,6 +203,9 @@ class ExpandablePool(Pool):
     def best_fit(self, place: int) -> int:
         """Return the index of the free block to use: a block counts with the unmapped bytes after
         it, so that the end is used last."""
+        ahead = self.free[place][2].right
+        if ahead is None or ahead.mapped:
+            return place
         room, last = self.room(place), len(self.free) - 1
         while room > self.free[place][0] and place < last and self.room(place + 1) < room:
             place, room = place + 1, self.room(place + 1)

@@ -123,14 +123,12 @@ class _Allocator:
     def block(self, pool: Pool, num_bytes: int) -> Block | None:
         """Return a cached block, one from the driver, or one once the driver has all cached ones
         back (``malloc``)."""
-        block = pool.cached(num_bytes) or pool.grow(num_bytes)
+        block = pool.allocate(num_bytes)
         if block is None:
             self.num_retries += 1
             for other in self.pools.values():
                 other.release_cached()
-            block = pool.grow(num_bytes)
-        if block is not None:
-            pool.hand_out(block, num_bytes)
+            block = pool.allocate(num_bytes)
         return block
 
     def free(self, key: Hashable) -> None:

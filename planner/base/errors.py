@@ -13,7 +13,6 @@ Anything else that escapes is a bug and keeps its traceback.
 """
 
 import errno
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -43,6 +42,10 @@ def one_line(text: str) -> str:
     >>> one_line("a\nb \x1b[2J \u3000 é")
     'a\\nb \\x1b[2J \u3000 é'
     """
+    if text.isprintable():
+        return text
+    import unicodedata  # for names with a character that is none
+
     return "".join(
         each if each.isprintable() or unicodedata.category(each) == "Zs" else repr(each)[1:-1]
         for each in text

@@ -26,7 +26,9 @@ def shown(text: str) -> str:
     >>> shown("a\x1b[31mb\u202e\n")
     'a\\x1b[31mb\\u202e\n'
     """
-    return text if text.isprintable() else re.sub(_HIDDEN, _escape, text)
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return re.sub(_HIDDEN, _escape, text)
 
 
 def shown_on_one_line(text: str) -> str:

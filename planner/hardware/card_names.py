@@ -15,20 +15,21 @@ from planner.hardware.cluster import GpuSpec
 MOST_SUGGESTED = 3
 """Most cards that a message about an unknown one suggests."""
 
-_SIZE = re.compile(r"(?<![a-z0-9.])([0-9]+) ?(?:gib|gb|g)(?![a-z0-9])")
-_MIB = re.compile(r"[ ,]*(?<![a-z0-9.])([0-9]{4,6}) ?mib(?![a-z0-9])")
-_LISTED = re.compile(r"gpu [0-9]+: *|\(uuid:[^)]*\)")
+_SIZE = r"(?<![a-z0-9.])([0-9]+) ?(?:gib|gb|g)(?![a-z0-9])"
+_MIB = r"[ ,]*(?<![a-z0-9.])([0-9]{4,6}) ?mib(?![a-z0-9])"
+_LISTED = r"gpu [0-9]+: *|\(uuid:[^)]*\)"
 """What ``nvidia-smi -L`` prints around a name."""
-_GLUED = re.compile(
-    r"(rtx|gtx)?([a-z]?[0-9]{2,4})?(ti|super|d|ada|laptop|mobile|sxm[0-9]?|pcie|nvl)?(super|laptop)?"
+_GLUED = (
+    r"(rtx|gtx)?([a-z]?[0-9]{2,4})?"
+    r"(ti|super|d|ada|laptop|mobile|sxm[0-9]?|pcie|nvl)?(super|laptop)?"
 )
 _VENDOR_WORDS = {
     *("nvidia", "geforce", "tesla", "quadro", "rtx", "gtx", "gpu", "gpus", "card", "cards"),
     *("generation", "edition", "blackwell", "graphics", "tensor", "core", "m"),
 }
 """Words that tell no two cards apart, "m" being half of "Max-Q"'s older spelling."""
-_FORM = re.compile(r"pcie|sxm[0-9]?")
-_MEMORY = re.compile(r"hbm[0-9]e?|gddr[0-9]x?")
+_FORM = r"pcie|sxm[0-9]?"
+_MEMORY = r"hbm[0-9]e?|gddr[0-9]x?"
 _OTHER_MAKERS = {
     "AMD": r"(amd )?(instinct )?mi ?[0-9]{2,3}[ax]?.*|.*radeon.*|(rx|amd)\b.*|[0-9]{4} ?xtx?",
     "Intel": r".*gaudi.*|hpu|xpu|(intel )?arc\b.*|intel\b.*",
@@ -82,9 +83,9 @@ def plain_spelling(text: str) -> str:
     >>> plain_spelling("GPU 0: NVIDIA A10 (UUID: GPU-1f), 23028 MiB")
     'nvidia a10 24gb'
     """
-    spec = _LISTED.sub("", text.strip().lower())
-    spec = _MIB.sub(lambda size: f" {label_gib(int(size[1]) * MIB)}gb", spec)
-    return " ".join(_SIZE.sub(r"\1gb", spec).split())
+    spec = re.sub(_LISTED, "", text.strip().lower())
+    spec = re.sub(_MIB, lambda size: f" {label_gib(int(size[1]) * MIB)}gb", spec)
+    return " ".join(re.sub(_SIZE, r"\1gb", spec).split())
 
 
 def card_named(name: str) -> NamedCard:
@@ -162,13 +163,13 @@ def _words(name: str) -> _Words:
         for number, word in enumerate(words)
         if (size := re.fullmatch(r"([0-9]{1,3})(gb)?", word)) and (number or size[2])
     }
-    forms = [word for word in words if _FORM.fullmatch(word)]
+    forms = [word for word in words if re.fullmatch(_FORM, word)]
     model = {
         word
         for number, word in enumerate(words)
         if number not in sizes
-        and not _FORM.fullmatch(word)
-        and not _MEMORY.fullmatch(word)
+        and not re.fullmatch(_FORM, word)
+        and not re.fullmatch(_MEMORY, word)
         and (word not in _VENDOR_WORDS or (word == "rtx" and "titan" in words))
     }
     return _Words(
@@ -179,7 +180,7 @@ def _words(name: str) -> _Words:
 
 
 def _parts(word: str) -> list[str]:
-    glued = _GLUED.fullmatch(word)
+    glued = re.fullmatch(_GLUED, word)
     return [part for part in (glued.groups() if glued else (word,)) if part]
 
 

@@ -19,7 +19,6 @@ from planner.base.strict_yaml import parse_spec, parse_yaml, read_spec
 from planner.base.text_files import read_text
 from planner.plan.schema import QuantizationSection
 from planner.plan.vocabulary import Method
-from planner.recipes.llama_factory import is_llama_factory, refusal, translate
 from planner.recipes.recipe import Recipe
 
 
@@ -48,6 +47,9 @@ def load_recipe(name: str, typed: Sequence[str] = (), devices: int = 1) -> Recip
 
 
 def _in_file(path: Path, typed: Sequence[str], devices: int) -> Recipe:
+    # For who has such a file.
+    from planner.recipes.llama_factory import is_llama_factory, refusal, translate
+
     text = read_text(path)
     content = parse_yaml(text, path)
     if is_llama_factory(content):

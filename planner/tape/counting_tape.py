@@ -162,7 +162,7 @@ class CountingTape(Tape):
                     alive.pop(storage, None)
         kept = set(alive.values())
         return [
-            structs.replace(kernel, kept=True) if kernel.made and place in kept else kernel
+            structs.replace(kernel, kept=True) if place in kept and kernel.made else kernel
             for kernel, place in zip(self.kernels, self.places, strict=True)
         ]
 
@@ -173,8 +173,7 @@ class CountingTape(Tape):
         each = per_kernel + shared // len(self._unread)
         for number in self._unread:
             kernel = self.kernels[number]
-            read = kernel.num_bytes + each
-            self.kernels[number] = structs.replace(kernel, num_bytes=read)
+            structs.force_setattr(kernel, "num_bytes", kernel.num_bytes + each)  # nobody has it yet
         self._unread.clear()
 
     def record(

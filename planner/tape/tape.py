@@ -373,7 +373,11 @@ class Tape(UncountedWork):
             self._contexts[-1] += node.saved
         if recomputed:
             node.saved = []  # checkpointing hands them out once, and they end with the node's work
-        self._validate(outgoing, node)
+        for position, (elements, width) in enumerate(node.shapes):
+            made = outgoing[position]
+            if made is not None and (made.elements != elements or made.width != width):
+                del made
+                self._reshape(outgoing, position, node)
         node.saved = []
         return outgoing
 
@@ -387,22 +391,19 @@ class Tape(UncountedWork):
                 self._join(arrived, edge)
             else:
                 arrived[edge] = made
-                if isinstance(edge, Node):
+                if type(edge) is Node:
                     heappush(queue, (-edge.sequence, edge))
             del made
-            if isinstance(edge, Parameter):
+            if type(edge) is Parameter:
                 self._accumulate(edge, arrived)
 
-    def _validate(self, outgoing: list[Tensor | None], node: Node) -> None:
-        for position, (elements, width) in enumerate(node.shapes):
-            made = outgoing[position]
-            if made is None or (made.elements == elements and made.width == width):
-                continue
-            _inside = (
-                self.sum_buffers(made.elements // elements, elements) if node.sums_rows else None
-            )
-            outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
-            del made, _inside
+    def _reshape(self, outgoing: list[Tensor | None], position: int, node: Node) -> None:
+        """Give a gradient its input's shape and dtype."""
+        elements, width = node.shapes[position]
+        made = outgoing[position]
+        assert made is not None
+        _inside = self.sum_buffers(made.elements // elements, elements) if node.sums_rows else None
+        outgoing[position] = self.new(elements, width, "gradient reduced, or cast")
 
     def sum_buffers(self, rows: int, columns: int) -> list[Storage]:
         """Return what a sum over rows allocates inside, which no kernel of its own writes."""

@@ -193,8 +193,10 @@ def count_uses(root: Node) -> None:
     waiting = [root]
     for node in waiting:
         for edge in node.inputs:
-            if isinstance(edge, Parameter):
-                edge.uses += 1
-            elif edge is not None and edge not in seen:
+            if edge is None or edge in seen:
+                continue
+            if isinstance(edge, Node):
                 seen.add(edge)
                 waiting.append(edge)
+            else:
+                edge.uses += 1
