@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from planner.base.units import FP32_BYTES
 from planner.forward.decoder import Decoder, Layer, SharedKeys
@@ -191,6 +191,8 @@ class ModelPass:
             tape.border()
             kind = passed.kind
             layer = Layer(f"layers.{number}", kind)
+            if kind.sharing == "reads" and self._decoder.cache is not None:
+                x = self._last_token(x, tables)
             gate = part_of_a_layer(self._decoder)
             if passed.recomputed:
                 arguments = [*shared, *self._handed_on(beside)]
@@ -204,6 +206,30 @@ class ModelPass:
         x = norm(self._decoder, "norm", x)
         self._decoder.per_layer_inputs = None
         return x
+
+    def _last_token(self, x: Tensor, tables: dict[LayerKind, Tables | None]) -> Tensor:
+        """Return the hidden states of a prompt's last token, the only one that layers with shared
+        keys are given in generation, and leave it alone to them in all that they read.
+
+        All are views, so that the whole prompt's states stay, here to the end of the pass; there,
+        until the first of these layers has run, which is never the largest moment.
+
+        read: transformers/models/gemma4/modeling_gemma4.py at 5.23, _maybe_slice_kv_shared_inputs.
+        """
+        decoder, length = self._decoder, self._decoder.batch.sequence_length
+        if length == 1:
+            return x
+
+        def last(whole: Tensor) -> Tensor:
+            return ops.slice_of(self.tape, whole, whole.elements // length)
+
+        self._held.append(x)
+        for kind, pair in tables.items():
+            tables[kind] = None if pair is None else (last(pair[0]), last(pair[1]))
+        if decoder.per_layer_inputs is not None:
+            decoder.per_layer_inputs = last(decoder.per_layer_inputs)
+        decoder.batch = structs.replace(decoder.batch, sequence_length=1)
+        return last(x)
 
     def _handed_on(self, beside: Tensor | None) -> list[Tensor]:
         """Return what the layer before hands to the next one beside its output."""
