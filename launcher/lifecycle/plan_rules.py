@@ -39,6 +39,7 @@ def require_rules_kept(
         attention=plan.attention,
         compute=plan.precision.compute,
         packing=plan.batch.packing,
+        pure=plan.precision.pure,
         adapts_experts=plan.adapter is not None and bool(plan.adapter.target_parameters),
         quant_type=None if plan.quantization is None else plan.quantization.quant_type,
         compute_capability=compute_capability,

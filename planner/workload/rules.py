@@ -83,14 +83,14 @@ class Combination(Struct, frozen=True):
     optimizer: str
     device: Device
     model_type: str
-    quant_type: QuantType | None = None
-    attention: AttentionName = "sdpa"
-    compute: Precision = "bf16"
-    packing: bool = False
-    pure: bool = False
-    adapts_experts: bool = False
+    quant_type: QuantType | None
+    attention: AttentionName
+    compute: Precision
+    packing: bool
+    pure: bool
+    adapts_experts: bool
     """Whether routed experts carry adapters."""
-    compute_capability: str | None = None
+    compute_capability: str | None
 
     @classmethod
     def of(

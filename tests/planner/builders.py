@@ -7,6 +7,7 @@ from planner.decision.request import Request
 from planner.hardware.cards import load_gpu
 from planner.hardware.cluster import Accelerator, Cluster
 from planner.models.model_presets import load_model
+from planner.workload.rules import Combination
 
 CONTEXT_BYTES = 560 * MIB
 SMALL_LLAMA: dict[str, Any] = {
@@ -40,3 +41,23 @@ def cards(count: int, gib: int, *, speed: str | None = None, in_use_gib: int = 0
 
 def request(cluster: Cluster, *, model: str = "chatglm3-6b-base", **pinned: Any) -> Request:
     return Request(model=load_model(model), cluster=cluster, **pinned)
+
+
+def combination(**changes: Any) -> Combination:
+    """LoRA of Llama on one GPU, as the rules see it, with the given changes."""
+    properties: dict[str, Any] = {
+        "method": "lora",
+        "strategy": "single",
+        "offload": "none",
+        "optimizer": "adamw_torch_fused",
+        "device": "cuda",
+        "model_type": "llama",
+        "quant_type": None,
+        "attention": "sdpa",
+        "compute": "bf16",
+        "packing": False,
+        "pure": False,
+        "adapts_experts": False,
+        "compute_capability": None,
+    }
+    return Combination(**{**properties, **changes})

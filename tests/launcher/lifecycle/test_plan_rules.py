@@ -75,3 +75,17 @@ def test_an_optimizer_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) 
         match=r"transformers\): pip install 'tuneplan\[train\]'",
     ):
         require_packages(plan)
+
+
+def test_an_edited_plan_is_held_against_rules_about_pure_bf16() -> None:
+    asked = Request(
+        model=load_model("qwen2.5-0.5b"),
+        cluster=parse_gpus("2xrtx-4090"),
+        method="full",
+        offload="optimizer",
+    )
+    plan = plan_of(decide(asked))
+    require_possible(plan)
+    pure = structs.replace(plan.precision, trainable="bf16", master="bf16")
+    with pytest.raises(InvalidRequestError, match="keeps offloaded states in bf16 only with its"):
+        require_possible(structs.replace(plan, precision=pure))

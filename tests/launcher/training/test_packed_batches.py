@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from launcher.training.packed_batches import CheckDocumentsApart, PackedCollator, influence
 from planner.base.errors import UserError
 from planner.models.module_names import ONLY_ATTENTION
-from planner.workload.rules import Combination, broken_rule
+from planner.workload.rules import broken_rule
+from tests.planner.builders import combination
 
 SMALL = {
     "vocab_size": 64,
@@ -94,16 +95,8 @@ def small(model_type: str, settings: dict[str, Any], attention: str | None = Non
 
 
 def refused(model_type: str) -> bool:
-    combination = Combination(
-        method="lora",
-        strategy="single",
-        offload="none",
-        optimizer="adamw_torch_fused",
-        device="cuda",
-        model_type=model_type,
-        packing=True,
-    )
-    return broken_rule(combination, pinned=frozenset({"strategy"})) is not None
+    packed = combination(model_type=model_type, packing=True)
+    return broken_rule(packed, pinned=frozenset({"strategy"})) is not None
 
 
 @pytest.mark.parametrize("model_type", APART)

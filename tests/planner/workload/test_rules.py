@@ -8,8 +8,8 @@ from planner.decision.request import Request
 from planner.models.model_presets import load_model
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Method
-from planner.workload.rules import Combination, broken_rule, rule_book
-from tests.planner.builders import cards
+from planner.workload.rules import broken_rule, rule_book
+from tests.planner.builders import cards, combination
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,8 @@ from tests.planner.builders import cards
 def test_some_models_are_not_quantized(method: Method, model_type: str, broken: bool) -> None:
     """Falcon's linear layers are a class of their own, which transformers leaves in 16 bit;
     gpt-oss is quantized already."""
-    combination = Combination(
-        method=method,
-        strategy="single",
-        offload="none",
-        optimizer="adamw_torch_fused",
-        device="cuda",
-        model_type=model_type,
-    )
-    assert (broken_rule(combination, pinned=frozenset()) is not None) == broken
+    asked = combination(method=method, model_type=model_type)
+    assert (broken_rule(asked, pinned=frozenset()) is not None) == broken
 
 
 def test_what_no_layout_allows_says_why() -> None:
