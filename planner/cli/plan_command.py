@@ -519,6 +519,8 @@ def _with_settings(made: Plan, settings: Sequence[str], file: Path) -> Plan:
     """Return the plan with keys changed; raise InvalidRequestError for one that memory or speed
     depends on, which the report would not know of: ``launch`` takes it for the plan in ``file``."""
     parsed = [*map(parsed_setting, settings)]
+    # First of all a key that no plan has, or a value that it cannot have.
+    changed = changed_plan(to_builtins(made), dict(parsed), settings) if parsed else made
     for (key, _), setting in zip(parsed, settings, strict=True):
         if key in HAVE_OPTIONS or not key.startswith(FREE_KEYS):
             raise InvalidRequestError(
@@ -529,7 +531,7 @@ def _with_settings(made: Plan, settings: Sequence[str], file: Path) -> Plan:
                     command=f"launch {shlex.quote(str(file))} --set {shlex.quote(setting)}",
                 )
             )
-    return changed_plan(to_builtins(made), dict(parsed), settings) if parsed else made
+    return changed
 
 
 def _page_file(path: Path | None, *, force: bool) -> OutputFile | None:

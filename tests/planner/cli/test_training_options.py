@@ -51,7 +51,8 @@ def test_settings_of_adapters_and_clipping_change_no_prediction() -> None:
     ("setting", "message"),
     [
         ("batch.sequence_length=64", "memory or speed may depend on it: use its option"),
-        ("adapter.dropout=0", r"predicts anew: launch p\.yaml --set adapter\.dropout=0"),
+        ("adapter.init=pissa", "unknown key 'adapter.init'. Known: alpha"),
+        ("batch.packing=true", r"predicts anew: launch p\.yaml --set batch\.packing=true"),
         ("training.epochs=2", "use its option"),
         ("training.hang=1", r"unknown key 'training\.hang'"),
         ("training.save_steps", "write KEY=VALUE"),
