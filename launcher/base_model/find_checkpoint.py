@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import TextIO
 
+from launcher.base_model.mxfp4 import is_packed, unpacked_checkpoint
 from launcher.chatglm.command import native_checkpoint
 from launcher.chatglm.config import is_original
 from launcher.storage.hub_names import names_a_folder
@@ -65,11 +66,13 @@ def local_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:
     is damaged. What takes time is announced on ``screen``.
     """
     checkpoint = _stored_checkpoint(model, screen)
-    if not is_original(checkpoint.folder):
-        require_readable(safetensors_files(checkpoint.folder))
-        return checkpoint
-    folder = native_checkpoint(checkpoint.folder, screen)
-    return Checkpoint(folder, str(folder))
+    if is_original(checkpoint.folder):
+        folder = native_checkpoint(checkpoint.folder, screen)
+        return Checkpoint(folder, str(folder))
+    require_readable(safetensors_files(checkpoint.folder))
+    if is_packed(checkpoint.folder):
+        return replace(checkpoint, folder=unpacked_checkpoint(checkpoint.folder, screen))
+    return checkpoint
 
 
 def _stored_checkpoint(model: ModelSection, screen: TextIO) -> Checkpoint:

@@ -8,7 +8,6 @@ shards are there, the folder gets its name.
 import fcntl
 import hashlib
 import json
-import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from launcher.chatglm.stored_tensors import StoredTensor, read_bytes
 from launcher.storage.digest import file_digest
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import shard_names, write_index
-from launcher.storage.whole_folders import flush_all
+from launcher.storage.whole_folders import flush_all, require_room
 from planner.base.errors import InvalidRequestError
 from planner.base.output_file import flush, whole_file
 from planner.base.phrases import Phrase
@@ -32,8 +31,6 @@ MANIFEST = "conversion.json"
 SHARD_BYTES = 2 * 10**9
 """Bytes of a shard, at most: near the size of ChatGLM3-6B's own."""
 _LOCK = ".lock"
-_SPARE_BYTES = 64 * 2**20
-"""Bytes for the tokenizer and the other small files."""
 
 Shard = Mapping[str, StoredTensor]
 
@@ -85,7 +82,7 @@ def _write(target: Path, partial: Path, content: CheckpointContent, screen: Text
         abandoned.unlink()
     finished = _still_whole(partial, content.identity)
     missing = {name: shard for name, shard in shards.items() if name not in finished}
-    _require_room(target, sum(_num_bytes(shard) for shard in missing.values()))
+    require_room(target, sum(_num_bytes(shard) for shard in missing.values()))
     manifest = {"identity": content.identity, **content.notes, "shards": finished}
     for number, (name, shard) in enumerate(missing.items(), start=1 + len(finished)):
         size = format_gib(_num_bytes(shard))
@@ -135,20 +132,6 @@ def _still_whole(partial: Path, identity: str) -> dict[str, dict[str, Any]]:
         for name, entry in manifest["shards"].items()
         if (partial / name).is_file() and file_digest(partial / name, "sha256") == entry["sha256"]
     }
-
-
-def _require_room(target: Path, needed_bytes: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if free < needed_bytes + _SPARE_BYTES:
-        raise InvalidRequestError(
-            Phrase(
-                "{parent} has {gib} GiB of free disk and the converted model needs {needed} "
-                "GiB. Make room there.",
-                parent=target.parent,
-                gib=format_gib(free),
-                needed=format_gib(needed_bytes + _SPARE_BYTES),
-            )
-        )
 
 
 def _write_shard(target: Path, shard: Shard) -> dict[str, Any]:

@@ -8,7 +8,13 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from planner.base.errors import InvalidRequestError
 from planner.base.output_file import flush, unguessable
+from planner.base.phrases import Phrase
+from planner.base.units import format_gib
+
+SPARE_BYTES = 64 * 2**20
+"""Bytes for a tokenizer and other small files."""
 
 
 @contextmanager
@@ -60,6 +66,22 @@ def flush_all(folder: Path) -> None:
     for path in folder.rglob("*"):
         flush(path)
     flush(folder)
+
+
+def require_room(target: Path, needed_bytes: int) -> None:
+    """Raise ``InvalidRequestError`` if the disk has no room for a converted model beside what is
+    there."""
+    free, needed = shutil.disk_usage(target.parent).free, needed_bytes + SPARE_BYTES
+    if free < needed:
+        raise InvalidRequestError(
+            Phrase(
+                "{parent} has {gib} GiB of free disk and the converted model needs {needed} "
+                "GiB. Make room there.",
+                parent=target.parent,
+                gib=format_gib(free),
+                needed=format_gib(needed),
+            )
+        )
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, Mxfp4Config
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from launcher.compat.adapted_experts import adapted_by
@@ -98,7 +98,7 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
             config=planned_config(plan, checkpoint),
             dtype=base_dtype(plan),
             attn_implementation=attention_of(plan),
-            quantization_config=settings or _undone_mxfp4(plan, checkpoint),
+            quantization_config=settings,
             device_map=_device_map(plan, device),
             use_safetensors=True,
             trust_remote_code=False,
@@ -170,21 +170,6 @@ def quant_storage(plan: Plan) -> torch.dtype:
     """Return the dtype that 4-bit codes are stored in: FSDP shards what is like the other weights
     (bitsandbytes 0.50.2, docs, FSDP-QLoRA)."""
     return DTYPES[plan.precision.frozen] if plan.parallel.strategy == "fsdp" else torch.uint8
-
-
-def _undone_mxfp4(plan: Plan, checkpoint: Path) -> Mxfp4Config | None:
-    """Return settings that make a checkpoint in MXFP4, which nothing trains, 16 bit.
-
-    gpt-oss is published in it; None for any other checkpoint.
-    """
-    if plan.model.model_type != "gpt_oss":
-        return None
-    stored = (
-        AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-        .to_dict()
-        .get("quantization_config")
-    )
-    return Mxfp4Config(dequantize=True) if stored else None
 
 
 def lora_config(

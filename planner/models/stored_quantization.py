@@ -16,8 +16,8 @@ QUANT_FILE = "hf_quant_config.json"
 say it. transformers does not read it."""
 _KEYS = ("quantization_config", "compression_config")
 UNDONE = {"gpt_oss": "mxfp4"}
-"""Formats by architecture that the launcher has transformers undo at load
-(launcher/training/model_building.py)."""
+"""Formats by architecture that the launcher undoes before it loads
+(launcher/base_model/mxfp4.py)."""
 
 
 def refuse_quantized(content: Mapping[str, Any], path: Path) -> None:

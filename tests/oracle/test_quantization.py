@@ -47,13 +47,3 @@ def test_tensors_of_a_matrix_sum_to_the_whole(quantization: QuantizationSection)
     whole = quantized_bytes(matrix, quantization)
     assert sum(quantized_tensors(matrix, quantization)) == whole
     assert min(quantized_tensors(matrix, quantization)) > 0
-
-
-def test_a_checkpoint_in_mxfp4_is_not_quantized_to_4_bit_again() -> None:
-    """The reason of the rule qlora-gpt-oss, in presets/rules.yaml."""
-    transformers = pytest.importorskip("transformers")
-    auto = pytest.importorskip("transformers.quantizers.auto")
-    with pytest.raises(ValueError, match="quantized with Mxfp4Config but you are passing a Bits"):
-        auto.AutoHfQuantizer.merge_quantization_configs(
-            {"quant_method": "mxfp4"}, transformers.BitsAndBytesConfig(load_in_4bit=True)
-        )

@@ -17,14 +17,12 @@ from tests.planner.builders import cards, combination
     [
         ("qlora", "falcon", True),
         ("lora", "falcon", False),
-        ("qlora", "gpt_oss", True),
-        ("lora", "gpt_oss", False),
+        ("qlora", "gpt_oss", False),
         ("qlora", "llama", False),
     ],
 )
 def test_some_models_are_not_quantized(method: Method, model_type: str, broken: bool) -> None:
-    """Falcon's linear layers are a class of their own, which transformers leaves in 16 bit;
-    gpt-oss is quantized already."""
+    """Falcon's linear layers are a class of their own, which transformers leaves in 16 bit."""
     asked = combination(method=method, model_type=model_type)
     assert (broken_rule(asked, pinned=frozenset()) is not None) == broken
 
