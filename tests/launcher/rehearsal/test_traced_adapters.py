@@ -96,6 +96,19 @@ GPT = {
 }
 OLMO = DECODER | {"model_type": "olmo"}
 """Its norms have no parameters."""
+ZAMBA_2 = DECODER | {
+    "model_type": "zamba2",
+    "num_hidden_layers": 6,
+    "layers_block_type": ["mamba", "hybrid"] * 3,
+    "num_key_value_heads": 4,
+    "mamba_d_state": 16,
+    "n_mamba_heads": 4,
+    "chunk_size": 32,
+    "num_mem_blocks": 2,
+    "adapter_rank": 8,
+    "add_bias_linear": True,
+}
+"""The first and the last of its three transformer blocks have the same weights."""
 PROPHET = {
     "model_type": "prophetnet",
     "vocab_size": 512,
@@ -116,6 +129,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "conv1d": GPT,
     "experts-alone": EXPERTS_ALONE,
     "norms-without-parameters": OLMO,
+    "layers-that-share": ZAMBA_2,
 }
 
 
