@@ -332,8 +332,11 @@ class Stack(NamedTuple):
 
 
 def _held_elsewhere(output: Any) -> Callable[[], Any]:
-    """Return what returns a tensor as long as something else holds it; None afterwards, and for
-    what is not a tensor."""
+    """Return what returns a tensor, or each of several, as long as something else holds it; None
+    afterwards, and for what is not a tensor."""
+    if isinstance(output, tuple | list):
+        parts = [_held_elsewhere(part) for part in output]
+        return lambda: tuple(part() for part in parts)
     return weakref.ref(output) if isinstance(output, torch.Tensor) else lambda: None
 
 

@@ -79,6 +79,15 @@ SCORES_BESIDE = {
     "eos_token_id": 1,
 }
 """Its model holds the attention scores of one layer during the next."""
+STATES_BESIDE = {
+    "model_type": "xlstm",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "num_hidden_layers": 6,
+    "num_heads": 4,
+    "chunk_size": 32,
+}
+"""Its model holds the states of one layer, which are several tensors, during the next."""
 CHOSEN_TOKENS = DECODER | {
     "model_type": "hy_v4",
     "num_hidden_layers": 10,
@@ -123,6 +132,7 @@ MODELS: dict[str, tuple[dict[str, Any], Range]] = {
     "both-in-a-layer": (FALCON_H1 | {"num_hidden_layers": 6}, "alike"),
     "shared-keys": (SHARED_KEYS, "between"),
     "scores-beside": (SCORES_BESIDE, "alike"),
+    "states-beside": (STATES_BESIDE, "alike"),
     "chosen-tokens": (CHOSEN_TOKENS, "alike"),
 }
 """Configurations, and which of their layers are alike."""
