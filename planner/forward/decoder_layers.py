@@ -106,6 +106,10 @@ def _attention(
     latent = model.latent
     if layer.kind.recurrent and model.mamba is not None:
         return mamba2_mixer(decoder, layer, x, model.mamba), None
+    if layer.kind.recurrent and model.mamba_1 is not None:
+        from planner.forward.recurrent.mamba import mamba_mixer  # only Jamba needs it
+
+        return mamba_mixer(decoder, layer, x, model.mamba_1), None
     if layer.kind.recurrent and model.convolution is not None:
         return short_convolution(decoder, layer, x, model.convolution), None
     if layer.kind.recurrent and model.delta is not None:

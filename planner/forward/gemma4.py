@@ -99,7 +99,7 @@ def _router(
     x = ops.unary(tape, x, "router input, scaled by a number")
     assert experts.router_matrix is not None
     logits = decoder.linear(layer, experts.router_matrix, x)
-    probabilities, scores, chosen = softmax_choice(decoder, logits, experts)
+    probabilities, scores, chosen = softmax_choice(decoder, logits, experts, x.width)
     each = decoder.parameter(f"{place}.router.per_expert_scale", experts.num_experts)
     scales = routing.gathered_rows(tape, each, chosen, scores.elements, "scales of the experts")
     scores = ops.mul(tape, scores, scales, "weights of the chosen experts, scaled")

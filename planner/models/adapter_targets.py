@@ -44,6 +44,17 @@ ROUTERS: Mapping[str, tuple[str, ...]] = {"llama4_text": ("router",), "phimoe": 
 """Names of routers that are an ``nn.Linear`` which returns several tensors, so that no adapter can
 be on it, by architecture."""
 
+WITHOUT_GRADIENT: Mapping[str, tuple[str, ...]] = {
+    "falcon_mamba": ("dt_proj",),
+    "jamba": ("dt_proj",),
+    "mamba": ("dt_proj",),
+    "zamba2": ("0", "1"),
+}
+"""Names of matrices whose adapter would get no gradient, for which DDP waits, by architecture: a
+mixer multiplies with the weight itself (read: JambaMambaMixer.forward in transformers 5.23), or a
+block that layers share has matrices for each of them, of which a layer passes its own
+(Zamba2MLP.forward)."""
+
 EXPERTS = "experts"
 """The target that stands for all tensors of routed experts, whose names begin with it."""
 
@@ -96,7 +107,9 @@ def left_out_names(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
 
 def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
     if isinstance(model, TracedSpec):
-        return model.unadaptable
+        return (*model.unadaptable, *WITHOUT_GRADIENT.get(model.model_type, ()))
+    if model.model_type in WITHOUT_GRADIENT:
+        return WITHOUT_GRADIENT[model.model_type]
     if model.model_type in REFUSED_FOR:
         return REFUSED
     if model.model_type in RENAMED_FOR:

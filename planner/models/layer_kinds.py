@@ -28,7 +28,7 @@ class LayerKind(Struct, frozen=True):
     rotates: bool = True
     """Whether queries and keys are turned by their positions."""
     recurrent: bool = False
-    """Whether it keeps a state: by a gated delta net, a Mamba-2 mixer or a short convolution."""
+    """Whether it keeps a state: by a gated delta net, a Mamba mixer or a short convolution."""
     attends: bool = True
     feeds: bool = True
     """Whether it has an MLP or experts."""

@@ -21,6 +21,7 @@ from planner.models.module_names import ONLY_LOSS, module_names
 from planner.models.recurrent_shape import (
     GatedDeltaSpec,
     Mamba2Spec,
+    MambaSpec,
     OwnParameter,
     Recurrence,
     ShortConvolutionSpec,
@@ -182,6 +183,8 @@ class ModelSpec(Spec):
     """Gated delta nets in the place of attention, in most layers (Qwen3.5)."""
     mamba: Mamba2Spec | None = None
     """Mamba-2 mixers, in the layers that ``layer_letters`` says (Granite 4)."""
+    mamba_1: MambaSpec | None = None
+    """Mamba mixers, in the layers that ``layer_letters`` says (Jamba)."""
     convolution: ShortConvolutionSpec | None = None
     """Gated short convolutions, in the layers that ``layer_letters`` says (LFM2)."""
     layer_letters: str | None = None
@@ -281,7 +284,7 @@ class ModelSpec(Spec):
     @property
     def recurrence(self) -> Recurrence | None:
         """What keeps the state in layers that keep one."""
-        return self.mamba or self.convolution or self.delta
+        return self.mamba or self.mamba_1 or self.convolution or self.delta
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Return the matrices of one layer of a kind, in forward order; routed experts are not

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.packed_experts import hold, packed_stack
-from launcher.compat.transformers import expert_stacks
+from launcher.compat.transformers import expert_stacks, mark_quantized
 from launcher.training.model_building import cast_trainable
 from launcher.training.text_model import outside_of_text
 from planner.models.adapter_targets import (
@@ -23,7 +23,12 @@ from planner.models.expert_shape import ExpertsSpec, IndexerSpec, LatentAttentio
 from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
-from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
+from planner.models.recurrent_shape import (
+    GatedDeltaSpec,
+    Mamba2Spec,
+    MambaSpec,
+    ShortConvolutionSpec,
+)
 from planner.models.towers import (
     AudioTowerSpec,
     FramesSpec,
@@ -636,6 +641,23 @@ NEMOTRON_H_LATENT = NEMOTRON_H | {
     "layer_letters": "E*-M",
     "experts": structs.replace(CORRECTED, first_dense_layers=0, gated=False, latent_size=48),
 }
+JAMBA: dict[str, Any] = {
+    "model_type": "jamba",
+    "positions": "none",
+    "mamba_1": MambaSpec(inner_size=128, state_size=8, kernel_size=4, step_rank=6),
+    "layer_letters": "M*",
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=160,
+        router="softmax-like-input",
+        every=2,
+    ),
+}
+JAMBA_MIXTURE = JAMBA | {
+    "layer_letters": "*M",
+    "mamba_1": structs.replace(JAMBA["mamba_1"], convolution_bias=False),
+}
 LFM2 = {
     "model_type": "lfm2",
     "qk_norm": "heads",
@@ -721,6 +743,8 @@ SHAPES = {
     "granite-4": structs.replace(LLAMA, **GRANITE_4),
     "granite-4-attention": structs.replace(LLAMA, **GRANITE_4_DENSE),
     "granite-4-moe": structs.replace(LLAMA, **GRANITE_4_MOE),
+    "jamba": structs.replace(LLAMA, **JAMBA),
+    "jamba-mixture": structs.replace(LLAMA, **JAMBA_MIXTURE),
     "lfm2": structs.replace(LLAMA, **LFM2),
     "lfm2-bias": structs.replace(LLAMA, **LFM2_BIAS),
     "lfm2-moe": structs.replace(LLAMA, **LFM2_MOE),
@@ -820,6 +844,7 @@ def quantize(model: Any, workload: Workload) -> None:
         for module, name in list(expert_stacks(model)):
             hold(module, name, packed_stack(getattr(module, name).data, settings))
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = not in_8bit, in_8bit
+    mark_quantized(model)
 
 
 def quantized_layer(weight: Any, bias: Any, compute: Precision, *, in_8bit: bool) -> Any:

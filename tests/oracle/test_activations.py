@@ -137,6 +137,7 @@ VARIANTS = (
     "falcon-h1-norm",
     "granite-4-attention",
     "granite-4-moe",
+    "jamba-mixture",
     "lfm2-bias",
     "lfm2-moe",
     "mamba-2",

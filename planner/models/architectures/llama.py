@@ -20,7 +20,12 @@ from planner.models.model_spec import (
     Residual,
     Rotary,
 )
-from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
+from planner.models.recurrent_shape import (
+    GatedDeltaSpec,
+    Mamba2Spec,
+    MambaSpec,
+    ShortConvolutionSpec,
+)
 
 
 class Parts(TypedDict, total=False):
@@ -56,6 +61,7 @@ class Parts(TypedDict, total=False):
     gated_attention: bool
     delta: GatedDeltaSpec | None
     mamba: Mamba2Spec | None
+    mamba_1: MambaSpec | None
     convolution: ShortConvolutionSpec | None
     layer_letters: str | None
     blocks: Blocks
