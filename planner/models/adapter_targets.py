@@ -46,6 +46,8 @@ be on it, by architecture."""
 
 WITHOUT_GRADIENT: Mapping[str, tuple[str, ...]] = {
     "falcon_mamba": ("dt_proj",),
+    "gemma3n": ("correction_coefs",),
+    "gemma3n_text": ("correction_coefs",),
     "jamba": ("dt_proj",),
     "mamba": ("dt_proj",),
     "zamba2": ("0", "1"),

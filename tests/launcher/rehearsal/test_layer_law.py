@@ -88,6 +88,15 @@ STATES_BESIDE = {
     "chunk_size": 32,
 }
 """Its model holds the states of one layer, which are several tensors, during the next."""
+SEVERAL_TIMES = {name: size for name, size in DECODER.items() if name != "num_hidden_layers"} | {
+    "model_type": "hrm_text",
+    "num_layers_per_stack": 6,
+    "H_cycles": 2,
+    "L_cycles": 2,
+    "L_bp_cycles": [1, 2],
+}
+"""Its model goes through a stack of layers four times, and of the first three once without a
+gradient."""
 CHOSEN_TOKENS = DECODER | {
     "model_type": "hy_v4",
     "num_hidden_layers": 10,
@@ -133,6 +142,7 @@ MODELS: dict[str, tuple[dict[str, Any], Range]] = {
     "shared-keys": (SHARED_KEYS, "between"),
     "scores-beside": (SCORES_BESIDE, "alike"),
     "states-beside": (STATES_BESIDE, "alike"),
+    "several-times": (SEVERAL_TIMES, "alike"),
     "chosen-tokens": (CHOSEN_TOKENS, "alike"),
 }
 """Configurations, and which of their layers are alike."""
