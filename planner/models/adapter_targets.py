@@ -109,7 +109,7 @@ def left_out_names(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
 
 def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
     if isinstance(model, TracedSpec):
-        return (*model.unadaptable, *WITHOUT_GRADIENT.get(model.model_type, ()))
+        return _unadaptable_of_traced(model)
     if model.model_type in WITHOUT_GRADIENT:
         return WITHOUT_GRADIENT[model.model_type]
     if model.model_type in REFUSED_FOR:
@@ -118,3 +118,11 @@ def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
         has_indexer = model.latent is not None and model.latent.indexer is not None
         return (*RENAMED, *(INDEXER if has_indexer else ()))
     return ROUTERS.get(model.model_type, ())
+
+
+def _unadaptable_of_traced(model: TracedSpec) -> tuple[str, ...]:
+    """Return those names of a traced model, and numbers, where others must be named: a number
+    means layers, too."""
+    found = (*model.unadaptable, *WITHOUT_GRADIENT.get(model.model_type, ()))
+    numbers = (linear.name for linear, _ in model.adaptable_linears if linear.name.isdigit())
+    return tuple(dict.fromkeys((*found, *numbers))) if found else ()

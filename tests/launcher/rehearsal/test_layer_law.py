@@ -23,7 +23,13 @@ from planner.workload.layout import Layout
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 from tests.launcher.rehearsal.test_trace_service import HYBRID, MIXTURE
-from tests.launcher.rehearsal.test_traced_adapters import DECODER, FALCON_H1, GEMMA_4_TEXT, GPT
+from tests.launcher.rehearsal.test_traced_adapters import (
+    DECODER,
+    FALCON_H1,
+    GEMMA_3N,
+    GEMMA_4_TEXT,
+    GPT,
+)
 
 WINDOWS = DECODER | {
     "model_type": "olmo3",
@@ -31,16 +37,6 @@ WINDOWS = DECODER | {
     "sliding_window": 32,
     "eos_token_id": 1,
     "pad_token_id": 0,
-}
-SHARED_KEYS = DECODER | {
-    "model_type": "gemma3n_text",
-    "num_hidden_layers": 10,
-    "num_kv_shared_layers": 5,
-    "vocab_size_per_layer_input": 512,
-    "hidden_size_per_layer_input": 16,
-    "laurel_rank": 8,
-    "activation_sparsity_pattern": [0.95] * 10,
-    "layer_types": [*["sliding_attention"] * 4, "full_attention"] * 2,
 }
 DELTA_NET = DECODER | {
     "model_type": "qwen3_next",
@@ -139,7 +135,7 @@ MODELS: dict[str, tuple[dict[str, Any], Range]] = {
     "delta-net": (DELTA_NET, "alike"),
     "state-spaces": (STATE_SPACES, "alike"),
     "both-in-a-layer": (FALCON_H1 | {"num_hidden_layers": 6}, "alike"),
-    "shared-keys": (SHARED_KEYS, "between"),
+    "shared-keys": (GEMMA_3N, "between"),
     "scores-beside": (SCORES_BESIDE, "alike"),
     "states-beside": (STATES_BESIDE, "alike"),
     "several-times": (SEVERAL_TIMES, "alike"),
