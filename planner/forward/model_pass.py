@@ -182,7 +182,8 @@ class ModelPass:
         seen = [mask for window, mask in masks.items() if window in windows]
         given = seen if self._workload.model.model_type in MASK_AS_INPUT else []
         shared = [position_ids, *([] if given else seen)]
-        tables = self._decoder.rotary_tables(table.width)
+        x, streams = self._streams(x)
+        tables = self._decoder.rotary_tables(x.width if streams else table.width)
         if self._workload.model.local_rotary and self._trains:
             self._held += [table for pair in tables.values() if pair for table in pair]
         keys: SharedKeys = {}
@@ -201,9 +202,29 @@ class ModelPass:
                     x = decoder_layer(self._decoder, layer, x, tables[kind], gate)
                 beside = self._decoder.taken_beside()
         tape.border()
+        streams.clear()
+        x = self._joined(x)
         x = norm(self._decoder, "norm", x)
         self._decoder.per_layer_inputs = None
         return x
+
+    def _streams(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the residual streams, and what variables hold of them; where there is one, it."""
+        altup, held = self._workload.model.altup, list[Tensor]()
+        if altup is None:
+            return x, held
+        from planner.forward.gemma3n import streams_of  # only Gemma 3n needs it
+
+        return streams_of(self._decoder, x, altup, held), held
+
+    def _joined(self, x: Tensor) -> Tensor:
+        """Return the last hidden states of the residual streams."""
+        altup = self._workload.model.altup
+        if altup is None:
+            return x
+        from planner.forward.gemma3n import joined_streams
+
+        return joined_streams(self._decoder, x, altup)
 
     def _handed_on(self, beside: Tensor | None) -> list[Tensor]:
         """Return what the layer before hands to the next one beside its output."""

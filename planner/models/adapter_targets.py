@@ -108,10 +108,8 @@ def left_out_names(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
 
 
 def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
-    if isinstance(model, TracedSpec):
-        return _unadaptable_of_traced(model)
-    if model.model_type in WITHOUT_GRADIENT:
-        return WITHOUT_GRADIENT[model.model_type]
+    if isinstance(model, TracedSpec) or model.model_type in WITHOUT_GRADIENT:
+        return _unadaptable_and_numbers(model)
     if model.model_type in REFUSED_FOR:
         return REFUSED
     if model.model_type in RENAMED_FOR:
@@ -120,9 +118,9 @@ def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
     return ROUTERS.get(model.model_type, ())
 
 
-def _unadaptable_of_traced(model: TracedSpec) -> tuple[str, ...]:
-    """Return those names of a traced model, and numbers, where others must be named: a number
-    means layers, too."""
-    found = (*model.unadaptable, *WITHOUT_GRADIENT.get(model.model_type, ()))
+def _unadaptable_and_numbers(model: ModelSpec) -> tuple[str, ...]:
+    """Return those names, and numbers, where others must be named: a number means layers, too."""
+    refused = model.unadaptable if isinstance(model, TracedSpec) else ()
+    found = (*refused, *WITHOUT_GRADIENT.get(model.model_type, ()))
     numbers = (linear.name for linear, _ in model.adaptable_linears if linear.name.isdigit())
     return tuple(dict.fromkeys((*found, *numbers))) if found else ()

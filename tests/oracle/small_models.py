@@ -20,7 +20,12 @@ from planner.models.adapter_targets import (
 )
 from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, IndexerSpec, LatentAttentionSpec
-from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
+from planner.models.layered_shape import (
+    AltUpSpec,
+    FullHeadsSpec,
+    PerLayerInputsSpec,
+    SharedKeysSpec,
+)
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
 from planner.models.recurrent_shape import (
@@ -403,6 +408,15 @@ GEMMA4_SMALL = GEMMA4 | {
     "shared_keys": SharedKeysSpec(num_layers=4, wide_mlp=True),
     "per_layer_inputs": PerLayerInputsSpec(size=16, vocab_size=128),
 }
+GEMMA3N = {key: part for key, part in GEMMA4.items() if key != "full_heads"} | {
+    "model_type": "gemma3n_text",
+    "num_layers": 8,
+    "head_dim": 16,
+    "final_logit_softcapping": 30.0,
+    "shared_keys": SharedKeysSpec(num_layers=4),
+    "per_layer_inputs": PerLayerInputsSpec(size=16, vocab_size=128),
+    "altup": AltUpSpec(streams=4, rank=8, sparse_layers=3),
+}
 GEMMA4_WRAPPER = GEMMA4_SMALL | {
     "model_type": "gemma4",
     "beside": TowersSpec(
@@ -710,6 +724,7 @@ SHAPES = {
     "gemma4": structs.replace(LLAMA, **GEMMA4),
     "gemma4-moe": structs.replace(LLAMA, **GEMMA4_MOE),
     "gemma4-small": structs.replace(LLAMA, **GEMMA4_SMALL),
+    "gemma3n": structs.replace(LLAMA, **GEMMA3N),
     "gemma4-wrapper": structs.replace(LLAMA, **GEMMA4_WRAPPER),
     "gemma4-unified": structs.replace(LLAMA, **GEMMA4_UNIFIED),
     "gemma4-unified-wrapper": structs.replace(LLAMA, **GEMMA4_UNIFIED_WRAPPER),

@@ -8,7 +8,12 @@ from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Co
 from planner.models.architectures.windows import Windows, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import Blocks
-from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
+from planner.models.layered_shape import (
+    AltUpSpec,
+    FullHeadsSpec,
+    PerLayerInputsSpec,
+    SharedKeysSpec,
+)
 from planner.models.model_spec import (
     Activation,
     Mlp,
@@ -72,6 +77,7 @@ class Parts(TypedDict, total=False):
     value_norm: bool
     shared_keys: SharedKeysSpec | None
     per_layer_inputs: PerLayerInputsSpec | None
+    altup: AltUpSpec | None
 
 
 def decoder(
