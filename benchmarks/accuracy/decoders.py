@@ -31,12 +31,12 @@ class Gptq4(Decoder):
     as int32, kept in int8 (int16 where a weight has 8 bits), then scaled to fp16.
     """
 
-    def _base(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
+    def _base(self, name: str, matrix: Linear, x: Tensor, **_layout: bool) -> Tensor:
         return unpacked_product(self, matrix, x, integer=1)
 
 
 class Gptq8(Decoder):
-    def _base(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
+    def _base(self, name: str, matrix: Linear, x: Tensor, **_layout: bool) -> Tensor:
         return unpacked_product(self, matrix, x, integer=2)
 
 

@@ -289,6 +289,11 @@ TRANSFORMERS = Library(
             ("gradient_checkpointing_kwargs",),
         ),
         Internal(
+            "transformers.quantizers.base._assign_is_quantized",
+            "what classes ask about their packed matrices",
+            ("model",),
+        ),
+        Internal(
             "transformers.quantizers.base.get_keys_to_not_convert",
             "modules not quantized",
             ("model",),

@@ -181,6 +181,8 @@ CUDA_REPLACEMENTS = (
     Replacement(torch.nn.functional, "softmax", _softmax),
     Replacement(torch.nn.functional, "softplus", _autocast_in_fp32(torch.nn.functional.softplus)),
     Replacement(torch, "pow", _autocast_in_fp32(torch.pow)),
+    Replacement(torch.Tensor, "pow", _autocast_in_fp32(torch.Tensor.pow)),
+    Replacement(torch.Tensor, "__pow__", _autocast_in_fp32(torch.Tensor.__pow__)),
     Replacement(torch, "square", _autocast_in_fp32(torch.square)),
     Replacement(torch, "is_autocast_enabled", _autocast_enabled),
     Replacement(torch_optimizer, "_get_foreach_kernels_supported_devices", lambda: ["cpu", "cuda"]),

@@ -23,7 +23,7 @@ from transformers.core_model_loading import (
 )
 from transformers.integrations.bitsandbytes import Bnb4bitQuantize
 from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.base import _assign_is_quantized, get_keys_to_not_convert
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 from transformers.quantizers.quantizers_utils import (
     get_module_from_name,
@@ -180,6 +180,11 @@ def quantized_linears(model: Any) -> Iterator[tuple[str, torch.nn.Linear | Conv1
         is_matrix = type(module) is torch.nn.Linear or isinstance(module, Conv1D)
         if is_matrix and should_convert_module(name, whole):
             yield name, module
+
+
+def mark_quantized(model: Any) -> None:
+    """Mark a model as loaded with packed matrices, which the mixers of Mamba's kind ask about."""
+    _assign_is_quantized(model)
 
 
 def expert_stacks(model: Any) -> Iterator[tuple[torch.nn.Module, str]]:

@@ -12,7 +12,12 @@ from launcher.compat.bitsandbytes import Packed4bit, PackedInt8
 from launcher.compat.packed_experts import held, hold, packed_stack
 from launcher.compat.peft import dora_dequantizes, mark_packed
 from launcher.compat.torch import own_tensors
-from launcher.compat.transformers import in_order_of_loading, quantized_linears, stacks_of
+from launcher.compat.transformers import (
+    in_order_of_loading,
+    mark_quantized,
+    quantized_linears,
+    stacks_of,
+)
 from launcher.storage.hub_names import names_a_folder
 from launcher.training.model_building import (
     attention_of,
@@ -162,6 +167,7 @@ def _replace_linears(base: Any, settings: BitsAndBytesConfig) -> None:
     for name, linear in list(quantized_linears(base)):
         weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
         base.set_submodule(name, packed(weight, linear.bias, settings))
+    mark_quantized(base)
     mark_packed(base, in_4bit=settings.load_in_4bit, in_8bit=settings.load_in_8bit)
 
 

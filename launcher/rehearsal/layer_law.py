@@ -8,6 +8,7 @@ only those between are laid out; where that does not hold either, the whole mode
 
 Layers that are left out pass their input on. They keep their place in the stack, and the model its
 configuration, so that what stands before, between and after the layers is as in the whole model.
+Where a model goes through its layers several times, those of each time are layers of their own.
 """
 
 import re
@@ -169,6 +170,19 @@ class Members(NamedTuple):
         """The traced layers, the first one first."""
         return sorted(self.traced)
 
+    def repeated(self, times: int) -> "Members":
+        """Return the same of a stack that is gone through so many times.
+
+        >>> Members((0, 1, 1, 3), ((1, 2),)).repeated(2)
+        Members(stands_for=(0, 1, 1, 3, 4, 5, 5, 7), proofs=((1, 2), (5, 6)))
+        """
+        count = len(self.stands_for)
+        begins = range(0, times * count, count)
+        return Members(
+            tuple(begin + place for begin in begins for place in self.stands_for),
+            tuple((begin + one, begin + other) for begin in begins for one, other in self.proofs),
+        )
+
 
 def members(kinds: Sequence[Hashable], range_: Range, *, proving: bool) -> Members:
     """Return the layers to trace of a stack whose layers have these kinds.
@@ -199,7 +213,10 @@ class Excerpt:
     def __init__(self, tracer: StretchTracer, plan: Plan, range_: Range, *, proving: bool) -> None:
         self._tracer, self._range, self._proving = tracer, range_, proving
         self._every = plan.checkpoint_every if plan.activation_checkpointing else 1
-        self._members = Members((), ())
+        self._layers = Members((), ())
+        """The layers of the stack, once."""
+        self._times = 0
+        """How often the stack has been entered."""
         self._beside: tuple[Callable[[], Any], ...] | None = None
         self._has_gradient: set[int] = set()
 
@@ -207,19 +224,28 @@ class Excerpt:
         """Leave out layers of a model without storages, and watch the others."""
         layers = list(decoder_layers(model))
         kinds = _kinds(model, layers, self._every)
-        self._members = members(kinds, self._range, proving=self._proving)
+        self._layers = members(kinds, self._range, proving=self._proving)
         for place, layer in enumerate(layers):
-            layer.register_forward_pre_hook(lambda *_, place=place: self._tracer.cut(place))
-            if place in self._members.traced:
+            layer.register_forward_pre_hook(lambda *_, place=place: self._enter(place))
+            if place in self._layers.traced:
                 layer.register_forward_hook(
                     lambda *run, place=place: self._watch_gradient(place, run[-1])
                 )
             else:
                 self._leave_out(layer)
-        layers[-1].register_forward_hook(lambda *_: self._tracer.cut("head"))
+        layers[-1].register_forward_hook(lambda *_: self._tracer.cut(-self._times))
         backbone(model).register_forward_hook(lambda *_: self._tracer.cut("end"))
 
+    def _enter(self, place: int) -> None:
+        self._times += place == 0
+        self._tracer.cut(self._this_time(place))
+
+    def _this_time(self, place: int) -> int:
+        """Return the place of a layer among those of all times."""
+        return (self._times - 1) * len(self._layers.stands_for) + place
+
     def _watch_gradient(self, place: int, output: Any) -> None:
+        place = self._this_time(place)
         is_tuple = isinstance(output, tuple | list)
         self._beside = tuple(map(_held_elsewhere, output[1:])) if is_tuple else None
         hidden = output[0] if is_tuple else output
@@ -260,10 +286,16 @@ class Excerpt:
         forward, backward = (
             self._stack(phase, by_maker=phase in law.by_maker) for phase in ("forward", "backward")
         )
-        before, head, end = (forward.stretches[border] for border in ("before", "head", "end"))
-        in_forward, level = _largest([before, *forward.layers(), head, end], Counter())
-        for place in self._members.traced:
-            missing = self._members.stands_for.count(place) - 1
+        whole = [forward.stretches["before"]]
+        layers, count = forward.layers(), len(self._layers.stands_for)
+        for time in range(self._times):
+            whole += layers[time * count : (time + 1) * count]
+            whole.append(forward.stretches[-1 - time])
+        end = forward.stretches["end"]
+        in_forward, level = _largest([*whole, end], Counter())
+        stands_for = forward.members.stands_for
+        for place in forward.members.traced:
+            missing = stands_for.count(place) - 1
             level.subtract(_times(end.freed.get(place, Counter()), missing))
         from_head = [backward.stretches["head"], *reversed(backward.layers())]
         in_backward, _ = _largest(from_head, level)
@@ -276,17 +308,22 @@ class Excerpt:
         expected = self._expected(phase)
         if [border for border in stretches if border in expected] != expected:
             raise NotPeriodicError(f"layers are not passed one by one in {phase}")
+        of_all_times = self._layers.repeated(self._times)
         for border in stretches.keys() - set(expected):
             if stretches[border].top or stretches[border].net:
                 raise NotPeriodicError(f"something is allocated at layer {border}, left out")
         nothing = Stretch(Counter(), Counter(), {})
-        found = dict.fromkeys(self._members.traced, nothing) | stretches
-        return Stack(self._members, found, by_maker)
+        found = dict.fromkeys(of_all_times.traced, nothing) | stretches
+        return Stack(of_all_times, found, by_maker)
 
     def _expected(self, phase: str) -> list[Border]:
         """Return where the stretches of a phase begin, those of layers left out aside."""
         if phase == "forward":
-            return ["before", *self._members.in_order, "head", "end"]
+            count, found = len(self._layers.stands_for), list[Border](["before"])
+            for time in range(self._times):
+                found += [time * count + place for place in self._layers.in_order]
+                found.append(-1 - time)
+            return [*found, "end"]
         return ["head", *sorted(self._has_gradient, reverse=True)]
 
 
@@ -332,8 +369,11 @@ class Stack(NamedTuple):
 
 
 def _held_elsewhere(output: Any) -> Callable[[], Any]:
-    """Return what returns a tensor as long as something else holds it; None afterwards, and for
-    what is not a tensor."""
+    """Return what returns a tensor, or each of several, as long as something else holds it; None
+    afterwards, and for what is not a tensor."""
+    if isinstance(output, tuple | list):
+        parts = [_held_elsewhere(part) for part in output]
+        return lambda: tuple(part() for part in parts)
     return weakref.ref(output) if isinstance(output, torch.Tensor) else lambda: None
 
 

@@ -21,7 +21,8 @@ of them are a few seconds of processor time then."""
 Amounts = Counter[str]
 """Bytes by part; may be negative."""
 Border = int | Literal["before", "head", "end"]
-"""Where a stretch begins: at a layer, before the layers, at the head, or when the model returns."""
+"""Where a stretch begins: before the layers, at a layer, behind the last of them for the n-th time
+(-n), or when the model returns; in backward at the head."""
 
 
 class Stretch(NamedTuple):

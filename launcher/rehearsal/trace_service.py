@@ -132,8 +132,8 @@ def shape(content: dict[str, Any]) -> dict[str, Any]:
         "active_weights": sum(experts.active(layer) for layer in decoder_layers(model))
         + sum(linear["in_features"] * linear["out_features"] for linear in outside),
         "layers": [
-            {"num_params": sum(one.numel() for one in layer.parameters()), "linears": linears}
-            for layer, linears in zip(decoder_layers(model), layers, strict=True)
+            {"num_params": count, "linears": linears}
+            for count, linears in zip(_own_params(decoder_layers(model)), layers, strict=True)
         ],
         "outside": outside,
         "in_towers": in_towers,
@@ -188,8 +188,15 @@ def _matrices(
 
     head = model.get_output_embeddings()
     packed = {id(module) for _, module in quantized_linears(model)}
+    counted = {
+        id(one) for each in (model.get_input_embeddings(), head) for one in each.parameters()
+    }
     in_layers = [
-        [_linear(name, one, packed) for name, one in layer.named_modules() if is_matrix(one)]
+        [
+            _linear(name, one, packed, counted)
+            for name, one in layer.named_modules()
+            if is_matrix(one)
+        ]
         for layer in layers
     ]
     inside = {id(module) for module in layers.modules()}
@@ -197,23 +204,36 @@ def _matrices(
     for name, module in model.named_modules():
         if is_matrix(module) and module is not head and id(module) not in inside:
             in_tower = any(name == tower or name.startswith(f"{tower}.") for tower in beside)
-            (in_towers if in_tower else outside).append(_linear(name, module, packed))
+            (in_towers if in_tower else outside).append(_linear(name, module, packed, counted))
     return in_layers, outside, in_towers
 
 
-def _linear(name: str, module: Any, packed: Collection[int]) -> dict[str, Any]:
+def _own_params(layers: Any) -> Iterator[int]:
+    """Yield the parameters of each layer, without those of a layer before it."""
+    counted = set[int]()
+    for layer in layers:
+        own = [one for one in layer.parameters() if id(one) not in counted]
+        counted |= {id(one) for one in own}
+        yield sum(one.numel() for one in own)
+
+
+def _linear(name: str, module: Any, packed: Collection[int], counted: set[int]) -> dict[str, Any]:
     """Return a matrix as the planner counts it; GPT's Conv1D stores it transposed. ``packed`` are
-    the modules that bitsandbytes quantizes."""
+    the modules that bitsandbytes quantizes, and ``counted`` the parameters of modules before it,
+    which get its own."""
     from torch.nn import Linear
 
     sides = module.weight.shape if isinstance(module, Linear) else module.weight.shape[::-1]
-    return {
+    found = {
         "name": name.rpartition(".")[2],
         "in_features": sides[1],
         "out_features": sides[0],
-        "bias": module.bias is not None,
+        "bias": module.bias is not None and id(module.bias) not in counted,
         "whole": id(module) not in packed,
+        "tied": id(module.weight) in counted,
     }
+    counted |= {id(one) for one in module.parameters()}
+    return found
 
 
 def _left_out(wrapper: Any, model: Any) -> list[str]:

@@ -128,14 +128,15 @@ class Decoder(Struct, kw_only=True, eq=False):
 
     # --- linear layers --------------------------------------------------------------------
 
-    def linear(self, layer: Layer, role: str, x: Tensor) -> Tensor:
+    def linear(self, layer: Layer, role: str, x: Tensor, *, by_channel: bool = False) -> Tensor:
         """Return the product with the layer's matrix of that role, with its adapter where it has
-        one."""
+        one. ``by_channel`` says that the input's tokens are no rows but columns of each sample."""
         matrix = self.matrices[layer.kind][role]
         name = f"{layer.place}.{role}"
+        copies = by_channel and self.batch.micro_batch_size > 1
         if role in self.adapted:
-            return self._adapted(name, matrix, x)
-        return self._base(name, matrix, x)
+            return self._adapted(name, matrix, x, copies=copies)
+        return self._base(name, matrix, x, copies=copies)
 
     def outside_linear(self, role: str, x: Tensor) -> Tensor:
         """Return the product with the matrix of that role that is in no layer."""
@@ -144,7 +145,7 @@ class Decoder(Struct, kw_only=True, eq=False):
             return self._adapted(role, matrix, x)
         return self._base(role, matrix, x)
 
-    def _base(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
+    def _base(self, name: str, matrix: Linear, x: Tensor, *, copies: bool = False) -> Tensor:
         if self.workload.settings.quantization is not None and not matrix.whole:
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
@@ -157,6 +158,7 @@ class Decoder(Struct, kw_only=True, eq=False):
             bias,
             cached=self.workload.model.model_type != "falcon",
             is_transposed=self.workload.model.model_type in TRANSPOSED,
+            copies=copies,
         )
 
     def product(
@@ -169,10 +171,15 @@ class Decoder(Struct, kw_only=True, eq=False):
         *,
         cached: bool = True,
         is_transposed: bool = False,
+        copies: bool = False,
     ) -> Tensor:
         """Mirror ``F.linear``, whose operands are cast first under autocast, which keeps a leaf's
         cast; ``weight.T`` of a FalconLinear is not a leaf. ZeRO-3 replaces it, but not the
-        ``addmm`` of a Conv1D, whose matrix is transposed."""
+        ``addmm`` of a Conv1D, whose matrix is transposed. A weight that trains ``copies`` an input
+        that has no rows, so that one product has all samples.
+
+        read: aten/src/ATen/native/LinearAlgebra.cpp at 2.13, should_fold.
+        """
         matrix: Tensor = weight
         added: Tensor | None = bias if bias is not None and bias.trains else None
         if self.numerics.autocast:
@@ -182,6 +189,8 @@ class Decoder(Struct, kw_only=True, eq=False):
                 matrix = self.cast_weight(weight, f"{name}: weight cast", cached=cached)
             if bias is not None and bias.width != width and bias.trains:
                 added = self.cast_weight(bias, f"{name}: bias cast")
+        if copies and weight.node is not None:
+            x = ops.contiguous(self.tape, x, f"{name}: input copied into rows")
         return ops.linear(
             self.tape,
             x,
@@ -217,13 +226,13 @@ class Decoder(Struct, kw_only=True, eq=False):
         )
         return ops.cast(self.tape, output, width, f"{matrix.name}: output cast")
 
-    def _adapted(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
+    def _adapted(self, name: str, matrix: Linear, x: Tensor, *, copies: bool = False) -> Tensor:
         """Mirror peft's lora.Linear, lora.Linear4bit and lora.Linear8bitLt, forward."""
         adapter = self.workload.settings.adapter
         assert adapter is not None
         quantized = self.workload.settings.quantization is not None
         rank, tape = adapter.rank, self.tape
-        result = self._base(name, matrix, x)
+        result = self._base(name, matrix, x, copies=copies)
         expected = result.width
         if quantized and not self._in_int8:
             result = ops.contiguous(tape, result, "clone")
@@ -235,20 +244,21 @@ class Decoder(Struct, kw_only=True, eq=False):
             result = self._with_dora(name, matrix, x, result, a, b)
             converts = not quantized or not self._autocast_is_seen_by_peft
             return ops.cast(tape, result, expected) if converts else result
-        output = self._adapter_output(x, a, b, rank, matrix.out_features)
+        output = self._adapter_output(x, a, b, matrix.out_features, copies=copies)
         if quantized and not self._autocast_is_seen_by_peft:
             output = ops.cast(tape, output, expected)
         result = ops.add(tape, result, output, f"{matrix.name} with its adapter")
         return ops.cast(tape, result, expected)
 
     def _adapter_output(
-        self, x: Tensor, a: Parameter, b: Parameter, rank: int, out_features: int
+        self, x: Tensor, a: Parameter, b: Parameter, out_features: int, *, copies: bool
     ) -> Tensor:
         """Return ``lora_B(lora_A(dropout(x))) * scaling``."""
         adapter = self.workload.settings.adapter
-        if adapter is not None and adapter.dropout > 0:
+        assert adapter is not None
+        if adapter.dropout > 0:
             x = ops.dropout(self.tape, x, device=self.batch.device)
-        down = self.product(a, x, rank, "lora_A")
+        down = self.product(a, x, adapter.rank, "lora_A", copies=copies)
         del x
         up = self.product(b, down, out_features, "lora_B")
         del down

@@ -57,6 +57,12 @@ def decoder_layer(
     """Return the output of a layer of the model's architecture; ``gate`` is its part of the
     per-layer inputs, where the model has some."""
     model = decoder.workload.model
+    if model.altup is not None:
+        from planner.forward.gemma3n import gemma3n_layer  # only Gemma 3n needs it
+
+        assert tables is not None
+        assert gate is not None
+        return gemma3n_layer(decoder, layer, x, tables, gate, model.altup)
     if model.full_heads is not None:
         assert tables is not None
         return gemma4_layer(decoder, layer, x, tables, gate)
@@ -106,6 +112,10 @@ def _attention(
     latent = model.latent
     if layer.kind.recurrent and model.mamba is not None:
         return mamba2_mixer(decoder, layer, x, model.mamba), None
+    if layer.kind.recurrent and model.mamba_1 is not None:
+        from planner.forward.recurrent.mamba import mamba_mixer  # only Jamba needs it
+
+        return mamba_mixer(decoder, layer, x, model.mamba_1), None
     if layer.kind.recurrent and model.convolution is not None:
         return short_convolution(decoder, layer, x, model.convolution), None
     if layer.kind.recurrent and model.delta is not None:

@@ -24,7 +24,7 @@ def gemma4_layer(
     graph: list[Storage] = []
     with tape.saved_again(graph):
         x = norm(decoder, f"{place}.input_layernorm", x)
-    x, _weights = _attention(decoder, layer, x, tables, graph)
+    x, _weights = gemma_attention(decoder, layer, x, tables, graph)
     del graph
     x = norm(decoder, f"{place}.post_attention_layernorm", x)
     x = ops.add(tape, residual, x, "residual after attention")
@@ -53,11 +53,11 @@ def gemma4_layer(
     return views.scaled_in_place(tape, x, "layer's output, scaled")
 
 
-def _attention(
+def gemma_attention(
     decoder: Decoder, layer: Layer, x: Tensor, tables: Tables, graph: list[Storage]
 ) -> tuple[Tensor, Tensor | None]:
-    """Mirror Gemma4TextAttention.forward; ``graph`` is what a layer that runs again has saved
-    before, which shared keys and values keep."""
+    """Mirror Gemma4TextAttention.forward and Gemma3nTextAttention.forward; ``graph`` is what a
+    layer that runs again has saved before, which shared keys and values keep."""
     tape, size = decoder.tape, decoder.workload.model.heads(layer.kind).head_dim
     q = decoder.linear(layer, "q_proj", x)
     q = norm(decoder, f"{layer.place}.q_norm", q, size)
@@ -99,7 +99,7 @@ def _router(
     x = ops.unary(tape, x, "router input, scaled by a number")
     assert experts.router_matrix is not None
     logits = decoder.linear(layer, experts.router_matrix, x)
-    probabilities, scores, chosen = softmax_choice(decoder, logits, experts)
+    probabilities, scores, chosen = softmax_choice(decoder, logits, experts, x.width)
     each = decoder.parameter(f"{place}.router.per_expert_scale", experts.num_experts)
     scales = routing.gathered_rows(tape, each, chosen, scores.elements, "scales of the experts")
     scores = ops.mul(tape, scores, scales, "weights of the chosen experts, scaled")
@@ -122,7 +122,8 @@ def per_layer_inputs(decoder: Decoder, x: Tensor, held: list[Tensor]) -> Tensor 
     if model.beside is not None:
         held.append(looked_up)
     projected = decoder.outside_linear(PER_LAYER_PROJECTION, x)
-    projected = ops.unary(tape, projected, "per-layer projection, scaled")
+    scale = ops.unary if model.altup is None else views.scaled_in_place
+    projected = scale(tape, projected, "per-layer projection, scaled")
     projected = norm(decoder, "per_layer_projection_norm", projected, inputs.size)
     total = ops.add(tape, projected, looked_up, "per-layer inputs")
     return ops.unary(tape, total, "per-layer inputs, scaled")

@@ -36,6 +36,13 @@ read: transformers/models/gpt2/modeling_gpt2.py at 5.23, GPT2Model.forward.
 """
 
 
+GIVES_LAST_TOKEN = frozenset({"gemma4", "gemma4_text", "gemma4_unified", "gemma4_unified_text"})
+"""Architectures whose layers with shared keys are given the last token of a prompt alone.
+
+read: transformers/models/gemma4/modeling_gemma4.py at 5.23, _maybe_slice_kv_shared_inputs.
+"""
+
+
 class PassedLayer(Struct, frozen=True):
     """One layer of a pass: its kind, and whether its activations are recomputed."""
 
@@ -182,7 +189,8 @@ class ModelPass:
         seen = [mask for window, mask in masks.items() if window in windows]
         given = seen if self._workload.model.model_type in MASK_AS_INPUT else []
         shared = [position_ids, *([] if given else seen)]
-        tables = self._decoder.rotary_tables(table.width)
+        x, streams = self._streams(x)
+        tables = self._decoder.rotary_tables(x.width if streams else table.width)
         if self._workload.model.local_rotary and self._trains:
             self._held += [table for pair in tables.values() if pair for table in pair]
         keys: SharedKeys = {}
@@ -191,7 +199,7 @@ class ModelPass:
             tape.border()
             kind = passed.kind
             layer = Layer(f"layers.{number}", kind)
-            if kind.sharing == "reads" and self._decoder.cache is not None:
+            if self._reads_last_token(kind):
                 x = self._last_token(x, tables)
             gate = part_of_a_layer(self._decoder)
             if passed.recomputed:
@@ -203,18 +211,23 @@ class ModelPass:
                     x = decoder_layer(self._decoder, layer, x, tables[kind], gate)
                 beside = self._decoder.taken_beside()
         tape.border()
+        streams.clear()
+        x = self._joined(x)
         x = norm(self._decoder, "norm", x)
         self._decoder.per_layer_inputs = None
         return x
 
+    def _reads_last_token(self, kind: LayerKind) -> bool:
+        generates = self._decoder.cache is not None
+        is_given_one = self._workload.model.model_type in GIVES_LAST_TOKEN
+        return generates and is_given_one and kind.sharing == "reads"
+
     def _last_token(self, x: Tensor, tables: dict[LayerKind, Tables | None]) -> Tensor:
-        """Return the hidden states of a prompt's last token, the only one that layers with shared
-        keys are given in generation, and leave it alone to them in all that they read.
+        """Return the hidden states of a prompt's last token, and leave it alone to the layers that
+        follow in all that they read.
 
         All are views, so that the whole prompt's states stay, here to the end of the pass; there,
         until the first of these layers has run, which is never the largest moment.
-
-        read: transformers/models/gemma4/modeling_gemma4.py at 5.23, _maybe_slice_kv_shared_inputs.
         """
         decoder, length = self._decoder, self._decoder.batch.sequence_length
         if length == 1:
@@ -230,6 +243,24 @@ class ModelPass:
             decoder.per_layer_inputs = last(decoder.per_layer_inputs)
         decoder.batch = structs.replace(decoder.batch, sequence_length=1)
         return last(x)
+
+    def _streams(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the residual streams, and what variables hold of them; where there is one, it."""
+        altup, held = self._workload.model.altup, list[Tensor]()
+        if altup is None:
+            return x, held
+        from planner.forward.gemma3n import streams_of  # only Gemma 3n needs it
+
+        return streams_of(self._decoder, x, altup, held), held
+
+    def _joined(self, x: Tensor) -> Tensor:
+        """Return the last hidden states of the residual streams."""
+        altup = self._workload.model.altup
+        if altup is None:
+            return x
+        from planner.forward.gemma3n import joined_streams
+
+        return joined_streams(self._decoder, x, altup)
 
     def _handed_on(self, beside: Tensor | None) -> list[Tensor]:
         """Return what the layer before hands to the next one beside its output."""

@@ -60,11 +60,19 @@ class _NotingDecoder(Decoder):
         *,
         cached: bool = True,
         is_transposed: bool = False,
+        copies: bool = False,
     ) -> Tensor:
         place = next((name for name, each in self.weights.items() if each is weight), name)
         self.begins[place] = len(self.tape.log)
         output = super().product(
-            weight, x, out_features, name, bias, cached=cached, is_transposed=is_transposed
+            weight,
+            x,
+            out_features,
+            name,
+            bias,
+            cached=cached,
+            is_transposed=is_transposed,
+            copies=copies,
         )
         self.ends[place] = len(self.tape.log)
         return output

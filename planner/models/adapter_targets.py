@@ -44,6 +44,19 @@ ROUTERS: Mapping[str, tuple[str, ...]] = {"llama4_text": ("router",), "phimoe": 
 """Names of routers that are an ``nn.Linear`` which returns several tensors, so that no adapter can
 be on it, by architecture."""
 
+WITHOUT_GRADIENT: Mapping[str, tuple[str, ...]] = {
+    "falcon_mamba": ("dt_proj",),
+    "gemma3n": ("correction_coefs",),
+    "gemma3n_text": ("correction_coefs",),
+    "jamba": ("dt_proj",),
+    "mamba": ("dt_proj",),
+    "zamba2": ("0", "1"),
+}
+"""Names of matrices whose adapter would get no gradient, for which DDP waits, by architecture: a
+mixer multiplies with the weight itself (read: JambaMambaMixer.forward in transformers 5.23), or a
+block that layers share has matrices for each of them, of which a layer passes its own
+(Zamba2MLP.forward)."""
+
 EXPERTS = "experts"
 """The target that stands for all tensors of routed experts, whose names begin with it."""
 
@@ -95,11 +108,19 @@ def left_out_names(model: ModelSpec, targets: Targets) -> tuple[str, ...]:
 
 
 def _unadaptable(model: ModelSpec) -> tuple[str, ...]:
-    if isinstance(model, TracedSpec):
-        return model.unadaptable
+    if isinstance(model, TracedSpec) or model.model_type in WITHOUT_GRADIENT:
+        return _unadaptable_and_numbers(model)
     if model.model_type in REFUSED_FOR:
         return REFUSED
     if model.model_type in RENAMED_FOR:
         has_indexer = model.latent is not None and model.latent.indexer is not None
         return (*RENAMED, *(INDEXER if has_indexer else ()))
     return ROUTERS.get(model.model_type, ())
+
+
+def _unadaptable_and_numbers(model: ModelSpec) -> tuple[str, ...]:
+    """Return those names, and numbers, where others must be named: a number means layers, too."""
+    refused = model.unadaptable if isinstance(model, TracedSpec) else ()
+    found = (*refused, *WITHOUT_GRADIENT.get(model.model_type, ()))
+    numbers = (linear.name for linear, _ in model.adaptable_linears if linear.name.isdigit())
+    return tuple(dict.fromkeys((*found, *numbers))) if found else ()

@@ -9,6 +9,7 @@ from planner.plan.bounds import LARGEST_PACKED
 
 Router = Literal[
     "softmax",
+    "softmax-like-input",
     "softmax-fp32",
     "fp32-softmax",
     "softmax-corrected",
@@ -22,13 +23,14 @@ Router = Literal[
 ]
 """How tokens are given to experts, and with which weights (read: the router of each modeling_*.py
 in transformers 5.23). ``softmax``: over all experts; the weights of those that are chosen go back
-to the dtype of the logits (Qwen, OLMoE). ``softmax-fp32``: the weights stay in fp32, and so does
-what they multiply (Mixtral). ``fp32-softmax``: as that, and the logits are made of operands cast to
-fp32 (DeepSeek-V2). ``softmax-corrected``: of logits made so without autocast; experts are chosen by
-corrected probabilities (ERNIE 4.5). ``sigmoid``: of the logits made so; experts are chosen by
-corrected scores (DeepSeek-V3, GLM-4.5). ``sigmoid-fp32``: the same of logits cast to fp32, without
-groups (MiniMax-M2). ``sigmoid-16-bit``: the same of logits as they are (LFM2). ``chosen-sigmoid``:
-of the chosen logits, in fp32 (Llama 4). ``chosen-softmax``: over the chosen alone (gpt-oss).
+to the dtype of the logits (Qwen, OLMoE). ``softmax-like-input``: to that of the input (Jamba).
+``softmax-fp32``: the weights stay in fp32, and so does what they multiply (Mixtral).
+``fp32-softmax``: as that, and the logits are made of operands cast to fp32 (DeepSeek-V2).
+``softmax-corrected``: of logits made so without autocast; experts are chosen by corrected
+probabilities (ERNIE 4.5). ``sigmoid``: of the logits made so; experts are chosen by corrected
+scores (DeepSeek-V3, GLM-4.5). ``sigmoid-fp32``: the same of logits cast to fp32, without groups
+(MiniMax-M2). ``sigmoid-16-bit``: the same of logits as they are (LFM2). ``chosen-sigmoid``: of the
+chosen logits, in fp32 (Llama 4). ``chosen-softmax``: over the chosen alone (gpt-oss).
 ``chosen-softmax-fp32``: the same in fp32, then in the input's dtype (Granite). ``sparse-mixer``:
 two are drawn, one after the other (Phi-3.5-MoE)."""
 

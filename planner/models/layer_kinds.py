@@ -28,12 +28,14 @@ class LayerKind(Struct, frozen=True):
     rotates: bool = True
     """Whether queries and keys are turned by their positions."""
     recurrent: bool = False
-    """Whether it keeps a state: by a gated delta net, a Mamba-2 mixer or a short convolution."""
+    """Whether it keeps a state: by a gated delta net, a Mamba mixer or a short convolution."""
     attends: bool = True
     feeds: bool = True
     """Whether it has an MLP or experts."""
     sharing: Sharing = "none"
     """What it does with keys and values that several layers attend to."""
+    sparse: bool = False
+    """Whether its MLP keeps its largest activations alone (Gemma 3n)."""
     closes: bool = False
     """Whether it is the last layer that reads what layers share, so that in backward the gradient
     of that begins with it."""
@@ -61,6 +63,7 @@ class LayerPattern(Struct, frozen=True):
     blocks: Blocks
     shared_keys: SharedKeysSpec | None
     has_per_layer_inputs: bool
+    sparse_layers: int
 
     def kind(self, number: int) -> LayerKind:
         """Return the kind of a layer; the first layer has number 1."""
@@ -75,6 +78,7 @@ class LayerPattern(Struct, frozen=True):
             attends=letter in (ATTENDING, BOTH),
             feeds=in_pairs or letter in (MLP, EXPERTS),
             sharing=self._sharing(number),
+            sparse=number <= self.sparse_layers,
             closes=self._closes(number),
         )
 

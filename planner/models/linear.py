@@ -15,7 +15,10 @@ class Linear(Struct, frozen=True):
     """The name in Llama, where the model has another; None where the names are the same."""
     whole: bool = False
     """Whether bitsandbytes leaves it as it is; read: transformers/quantizers/base.py at 5.23,
-    get_modules_to_not_convert, which names what a class keeps in fp32."""
+    get_modules_to_not_convert, which names what a class keeps in fp32, and every tied matrix."""
+    tied: bool = False
+    """Whether it multiplies with the weight of a matrix before it, so that it has none of its
+    own; an adapter on it is its own."""
 
     @property
     def key(self) -> str:
@@ -27,4 +30,6 @@ class Linear(Struct, frozen=True):
 
     @property
     def num_params(self) -> int:
-        return self.weight_params + (self.out_features if self.bias else 0)
+        """Parameters of its own."""
+        own = 0 if self.tied else self.weight_params
+        return own + (self.out_features if self.bias else 0)

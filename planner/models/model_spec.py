@@ -15,12 +15,18 @@ from planner.base.phrases import Phrase
 from planner.base.strict_yaml import Spec
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import Blocks, LayerKind, LayerPattern, counted, layers_of
-from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
+from planner.models.layered_shape import (
+    AltUpSpec,
+    FullHeadsSpec,
+    PerLayerInputsSpec,
+    SharedKeysSpec,
+)
 from planner.models.linear import Linear
 from planner.models.module_names import ONLY_LOSS, module_names
 from planner.models.recurrent_shape import (
     GatedDeltaSpec,
     Mamba2Spec,
+    MambaSpec,
     OwnParameter,
     Recurrence,
     ShortConvolutionSpec,
@@ -182,6 +188,8 @@ class ModelSpec(Spec):
     """Gated delta nets in the place of attention, in most layers (Qwen3.5)."""
     mamba: Mamba2Spec | None = None
     """Mamba-2 mixers, in the layers that ``layer_letters`` says (Granite 4)."""
+    mamba_1: MambaSpec | None = None
+    """Mamba mixers, in the layers that ``layer_letters`` says (Jamba)."""
     convolution: ShortConvolutionSpec | None = None
     """Gated short convolutions, in the layers that ``layer_letters`` says (LFM2)."""
     layer_letters: str | None = None
@@ -202,6 +210,9 @@ class ModelSpec(Spec):
     """Layers at the end without keys and values of their own (Gemma 4)."""
     per_layer_inputs: PerLayerInputsSpec | None = None
     """Vectors that each layer's output is gated by (Gemma 4); None without."""
+
+    altup: AltUpSpec | None = None
+    """Several residual streams (Gemma 3n); None without."""
 
     beside: TowersSpec | None = None
     """Models of images and of sound that are in memory beside the text model (Gemma 4); None
@@ -276,12 +287,13 @@ class ModelSpec(Spec):
             self.blocks,
             self.shared_keys,
             self.per_layer_inputs is not None,
+            0 if self.altup is None else self.altup.sparse_layers,
         )
 
     @property
     def recurrence(self) -> Recurrence | None:
         """What keeps the state in layers that keep one."""
-        return self.mamba or self.convolution or self.delta
+        return self.mamba or self.mamba_1 or self.convolution or self.delta
 
     def linears(self, kind: LayerKind) -> tuple[Linear, ...]:
         """Return the matrices of one layer of a kind, in forward order; routed experts are not
@@ -370,7 +382,9 @@ class ModelSpec(Spec):
         if self.per_layer_inputs is None:
             return ()
         width = self.num_layers * self.per_layer_inputs.size
-        return (self._linear(PER_LAYER_PROJECTION, self.hidden_size, width, bias=False),)
+        projection = self._linear(PER_LAYER_PROJECTION, self.hidden_size, width, bias=False)
+        others = () if self.altup is None else self.altup.outside_matrices(self.hidden_size)
+        return (projection, *others)
 
     @property
     def tower_linears(self) -> tuple[Linear, ...]:
@@ -427,6 +441,11 @@ class ModelSpec(Spec):
         if self.per_layer_inputs is not None:
             sizes += (self.hidden_size,)
         vectors = tuple(OwnParameter((size,)) for size in sizes)
+        if self.altup is not None:
+            vectors += tuple(
+                OwnParameter((self.hidden_size,), decays=name == "scale")
+                for name in ("scale", "router_norm", "post_laurel_norm")
+            )
         if kind.recurrent and self.recurrence is not None:
             vectors += self.recurrence.own_parameters
         return vectors
@@ -579,4 +598,6 @@ def _linears(model: ModelSpec, kind: LayerKind) -> tuple[Linear, ...]:
         found += model._attention(kind)
     if kind.feeds:
         found += model._fed(kind)
+    if model.altup is not None:
+        found += model.altup.matrices(model.hidden_size)
     return (*found, *model._gate)

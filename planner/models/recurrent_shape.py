@@ -162,6 +162,56 @@ class Mamba2Spec(Spec):
         )
 
 
+class MambaSpec(Spec):
+    """Mamba mixers (Gu and Dao, arXiv:2312.00752), with a norm over each of time step, write and
+    read, as in Jamba."""
+
+    inner_size: PositiveInt
+    state_size: PositiveInt
+    """Dimensions of the state for each channel."""
+    kernel_size: PositiveInt
+    """Tokens that the convolution before the recurrence sees."""
+    step_rank: PositiveInt
+    """Width that time steps are projected from."""
+    convolution_bias: bool = True
+
+    @property
+    def convolved_size(self) -> int:
+        """Number of channels of the convolution."""
+        return self.inner_size
+
+    @property
+    def state_elements(self) -> int:
+        """Elements of one sample's state in one layer."""
+        return self.inner_size * self.state_size
+
+    @property
+    def projected_sizes(self) -> tuple[int, int, int]:
+        """Widths that a channel's input is projected to: time step, write and read."""
+        return self.step_rank, self.state_size, self.state_size
+
+    def matrices(self, hidden_size: int) -> tuple[Linear, ...]:
+        """Return the matrices of JambaMambaMixer, in forward order."""
+        return (
+            Linear("in_proj", hidden_size, 2 * self.inner_size),
+            Linear("x_proj", self.inner_size, sum(self.projected_sizes)),
+            Linear("dt_proj", self.step_rank, self.inner_size, bias=True),
+            Linear("out_proj", self.inner_size, hidden_size),
+        )
+
+    @property
+    def own_parameters(self) -> tuple[OwnParameter, ...]:
+        """The logarithm of the decay, the weight of what passes by, the convolution with its bias,
+        and the norms."""
+        return (
+            OwnParameter((self.inner_size, self.state_size), decays=True),
+            OwnParameter((self.inner_size,), decays=True),
+            OwnParameter((self.inner_size, 1, self.kernel_size), decays=True),
+            *((OwnParameter((self.inner_size,)),) if self.convolution_bias else ()),
+            *(OwnParameter((size,)) for size in self.projected_sizes),
+        )
+
+
 class ShortConvolutionSpec(Spec):
     """Gated short convolutions (LFM2): their state is the last tokens."""
 
@@ -198,5 +248,5 @@ class ShortConvolutionSpec(Spec):
         )
 
 
-Recurrence = GatedDeltaSpec | Mamba2Spec | ShortConvolutionSpec
+Recurrence = GatedDeltaSpec | Mamba2Spec | MambaSpec | ShortConvolutionSpec
 """What keeps a state in a layer."""

@@ -162,7 +162,7 @@ def notes(decision: Decision) -> list[str]:
     work = chosen.workload
     found += [
         note
-        for note in (work.experts_note, work.adapter_note, work.rounding_note)
+        for note in (work.experts_note, work.adapter_note, work.loop_note, work.rounding_note)
         if note is not None
     ]
     lacking = lacking_now(cluster, host_bytes=chosen.host.node_bytes, disk_bytes=chosen.disk_bytes)

@@ -153,7 +153,7 @@ def _counted_from(workload: Workload, samples: int, run: ModelPass, more: ModelP
             larger.num_bytes - kernel.num_bytes,
             larger.made - kernel.made,
         )
-        found[spans.place(place)][Growing(kernel, samples, *grows)] += 1
+        found[spans.place(place)][Growing(kernel, samples, *grows)] += kernel.times
     return found
 
 

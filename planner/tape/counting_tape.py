@@ -9,7 +9,9 @@ Source: Williams, Waterman, Patterson, "Roofline", doi:10.1145/1498765.1498785: 
 long as the slower of its operations and its bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Literal
 
 from msgspec import Struct, structs
@@ -28,7 +30,7 @@ moves it between the device and pinned memory of the host."""
 
 
 class Kernel(Struct, frozen=True):
-    """One launch of a kernel."""
+    """One launch of a kernel, or several that are alike."""
 
     phase: KernelPhase
     kind: KernelKind
@@ -43,6 +45,8 @@ class Kernel(Struct, frozen=True):
     """Whether that storage is alive when backward begins."""
     length: int = 0
     """Tokens of each sequence that attention reads; 0 for all other kernels."""
+    times: int = 1
+    """Number of launches that are alike."""
 
 
 class _Announced(Struct, frozen=True):
@@ -82,6 +86,7 @@ class CountingTape(Tape):
         self._announced: _Announced | None = None
         self._exponentiates = False
         self._filled_in_steps = False
+        self._times = 1
         self._unread: list[int] = []
         """Indices of kernels of which it is not known yet what they read."""
 
@@ -116,6 +121,14 @@ class CountingTape(Tape):
     def fills_in_steps(self) -> None:
         self._filled_in_steps = True
 
+    @contextmanager
+    def repeated(self, times: int) -> Iterator[None]:
+        before, self._times = self._times, times
+        try:
+            yield
+        finally:
+            self._times = before
+
     def passes_over(self, num_bytes: int, made: int = 0) -> None:
         self._launch(self._announced or self._moving(num_bytes, FP32_BYTES), made)
 
@@ -147,6 +160,7 @@ class CountingTape(Tape):
                 made,
                 False,
                 announced.length,
+                self._times,
             )
         )
 
@@ -184,7 +198,15 @@ class CountingTape(Tape):
         backward: Backward,
     ) -> Tensor:
         self._read(0, sum(x.elements * x.width for x in inputs))
+        if self._times > 1:
+            backward = partial(self._repeated_gradients, backward, self._times)
         return super().record(output, inputs, saved, backward)
+
+    def _repeated_gradients(
+        self, backward: Backward, times: int, gradient: Tensor
+    ) -> Sequence[Tensor | None]:
+        with self.repeated(times):
+            return backward(gradient)
 
     def backward(self, output: Tensor, gradient: Tensor) -> None:
         self._unread.clear()

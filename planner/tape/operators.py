@@ -200,6 +200,21 @@ def mean(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
     return tape.record(tape.new(rows, width, "mean"), (x,), (), backward)
 
 
+def deviation(tape: Tape, x: Tensor, *, rows: int) -> Tensor:
+    """Return ``x.std(-1)``, which saves operand and result.
+
+    read: FunctionsManual.cpp, std_backward and var_backward: ``(2 / N * grad) * (x - x.mean())``.
+    """
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        _centred = tape.new(elements, width, "operand of a deviation, centred")
+        return [tape.new(elements, width, "gradient of a deviation")]
+
+    output = tape.new(rows, width, "deviation")
+    return tape.record(output, (x,), (x, output), backward)
+
+
 def reciprocal_root(tape: Tape, x: Tensor) -> Tensor:
     """Return ``torch.rsqrt(x + eps)``, which is saved."""
     elements, width = x.elements, x.width
@@ -239,9 +254,9 @@ def slice_of(tape: Tape, x: Tensor, elements: int) -> Tensor:
 
 
 def concatenate(tape: Tape, parts: tuple[Tensor, ...], name: str) -> Tensor:
-    """Return the parts joined; their gradients are views of the whole's."""
+    """Return the parts joined, as wide as the widest; their gradients are views of the whole's."""
     sizes = [part.elements for part in parts]
-    output = tape.new(sum(sizes), parts[0].width, name)
+    output = tape.new(sum(sizes), max(part.width for part in parts), name)
 
     def backward(gradient: Tensor) -> list[Tensor | None]:
         return [gradient.viewed(size) for size in sizes]

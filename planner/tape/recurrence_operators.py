@@ -45,6 +45,40 @@ def cumulative_sum(tape: Tape, x: Tensor, name: str) -> Tensor:
     return tape.record(tape.new(elements, width, name), (x,), (), backward)
 
 
+def outer(tape: Tape, a: Tensor, b: Tensor, elements: int, name: str) -> Tensor:
+    """Return ``a * b``, both broadcast to so many elements: each is saved for the other's
+    gradient."""
+    width, needed = max(a.width, b.width), (a.node is not None, b.node is not None)
+    saved = (*((b,) if needed[0] else ()), *((a,) if needed[1] else ()))
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}") if n else None for n in needed]
+
+    return tape.record(tape.new(elements, width, name), (a, b), saved, backward)
+
+
+def of_token(tape: Tape, x: Tensor, elements: int) -> Tensor:
+    """Return the part of one token, a view: its gradient is as large as all tokens', and is added
+    to that of the tokens after it."""
+    whole, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        gradient = tape.new(whole, width, "gradient of a token's part")
+        tape.passes_over(3 * whole * width)
+        return [gradient]
+
+    return tape.record(Tensor(elements, width, x.storage, None), (x,), (), backward)
+
+
+def holding(tape: Tape, x: Tensor, others: tuple[Tensor, ...]) -> Tensor:
+    """Return ``x``, which holds what steps before it have saved until its own gradient comes."""
+
+    def backward(gradient: Tensor) -> list[Tensor | None]:
+        return [gradient.viewed()]
+
+    return tape.record(Tensor(x.elements, x.width, x.storage, None), (x,), others, backward)
+
+
 def solved(tape: Tape, matrices: Tensor, sides: Tensor, name: str, *, rows: int) -> Tensor:
     """Return ``torch.linalg.solve_triangular`` of matrices with so many rows: they and the solution
     are saved."""

@@ -87,6 +87,12 @@ class UncountedWork:
     def fills_in_steps(self) -> None:
         """State that the next storage is filled by kernels that are stated one by one."""
 
+    @contextmanager
+    def repeated(self, times: int) -> Iterator[None]:
+        """State that each kernel inside the block, and each of the gradients of what it makes, is
+        launched so many times."""
+        yield
+
 
 GradientSink = Literal["keep", "add", "reduce"]
 """Where a parameter's gradient goes: it is kept; it is added to an earlier one; DeepSpeed reduces
@@ -147,6 +153,12 @@ class Tape(UncountedWork):
     def recomputes(self) -> bool:
         """Whether a region runs again."""
         return self._refilling
+
+    @property
+    def keeps_saved(self) -> bool:
+        """Whether what operators save is kept: in a graph, and not in a region that will run
+        again."""
+        return not self._without_graph and (self._region is None or self._refilling)
 
     def new(self, elements: int, width: int, name: str, owner: Owner | None = None) -> Tensor:
         """Return a tensor with a storage of its own."""

@@ -124,6 +124,30 @@ def multiplied_in_place(tape: Tape, x: Tensor, name: str) -> Tensor:
     return tape.record(Tensor(elements, width, x.storage, None), (x,), (noise,), backward)
 
 
+def added_through_a_view(tape: Tape, x: Tensor, y: Tensor, name: str, *, part: int) -> Tensor:
+    """Return ``view.add_(y)``, of a view that has so many elements of ``x``, which it changes.
+    Mirror CopySlices: the gradient is copied, and its part again, which goes to ``y``."""
+    elements, width = x.elements, x.width
+    needed = (x.node is not None, y.node is not None)
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        whole = tape.new(elements, width, f"gradient of {name}")
+        of_part = tape.new(part, width, f"gradient of {name}'s part")
+        return [whole if needed[0] else None, of_part if needed[1] else None]
+
+    return tape.record(Tensor(elements, width, x.storage, None), (x, y), (), backward)
+
+
+def repeated(tape: Tape, x: Tensor, times: int, name: str) -> Tensor:
+    """Return ``x.repeat``: copies one after the other, whose gradients are summed."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        return [tape.new(elements, width, f"gradient of {name}, summed")]
+
+    return tape.record(tape.new(times * elements, width, name), (x,), (), backward)
+
+
 def scaled_in_place(tape: Tape, x: Tensor, name: str) -> Tensor:
     """Return ``x.mul_(number)``, whose gradient is another tensor."""
     elements, width = x.elements, x.width

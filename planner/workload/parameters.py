@@ -212,9 +212,9 @@ def _layer(workload: Workload, kind: LayerKind) -> Iterator[Sized]:
 
 
 def _matrix(workload: Workload, matrix: Linear, name: str, is_adapted: bool) -> Iterator[Sized]:
-    """Yield one matrix unless it is packed, its bias and its adapter."""
+    """Yield one matrix unless it is packed or another's, its bias and its adapter."""
     full = workload.method == "full"
-    if workload.settings.quantization is None or matrix.whole:
+    if not matrix.tied and (workload.settings.quantization is None or matrix.whole):
         shape = (matrix.out_features, matrix.in_features)
         transposed = workload.model.model_type in TRANSPOSED
         yield Sized(name, shape[::-1] if transposed else shape, full)

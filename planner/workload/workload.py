@@ -185,6 +185,17 @@ class Workload(Spec):
         )
 
     @property
+    def loop_note(self) -> str | None:
+        """Note on mixers whose recurrence is a loop over all tokens; None without any."""
+        if self.model.mamba_1 is None:
+            return None
+        return Phrase(
+            "Mamba mixers are planned as PyTorch runs them, a slow loop over every token; where "
+            "mamba-ssm and causal-conv1d are installed, transformers runs their kernels, faster "
+            "and in less memory"
+        )
+
+    @property
     def rounding_note(self) -> str | None:
         """Note on updates that bf16 does not hold; None if fp32 is updated.
 

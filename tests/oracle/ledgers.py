@@ -14,6 +14,7 @@ literature follows from the operators themselves:
 from planner.forward.decoder import Decoder, Layer, SharedKeys
 from planner.forward.decoder_layers import decoder_layer
 from planner.forward.embeddings import embedded
+from planner.forward.gemma3n import streams_of
 from planner.forward.gemma4 import part_of_a_layer, per_layer_inputs
 from planner.models.layer_kinds import LayerKind
 from planner.tape.tape import Tape
@@ -32,9 +33,11 @@ def layer_ledger(
     table = decoder.parameter("embed_tokens", workload.model.embedding_params)
     x, held = embedded(decoder, table)
     decoder.per_layer_inputs = per_layer_inputs(decoder, x, held)
+    if workload.model.altup is not None:
+        x = streams_of(decoder, x, workload.model.altup, held)
     if not first:
         x.node = Parameter(x.elements, x.width, trains=True)
-    tables = decoder.rotary_tables(table.width)
+    tables = decoder.rotary_tables(table.width if workload.model.altup is None else x.width)
     keys: SharedKeys = {}
     with decoder.sharing(keys):
         for before in _stored_for(workload, kind):

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.packed_experts import hold, packed_stack
-from launcher.compat.transformers import expert_stacks
+from launcher.compat.transformers import expert_stacks, mark_quantized
 from launcher.training.model_building import cast_trainable
 from launcher.training.text_model import outside_of_text
 from planner.models.adapter_targets import (
@@ -20,10 +20,20 @@ from planner.models.adapter_targets import (
 )
 from planner.models.config_json import config_from_spec
 from planner.models.expert_shape import ExpertsSpec, IndexerSpec, LatentAttentionSpec
-from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
+from planner.models.layered_shape import (
+    AltUpSpec,
+    FullHeadsSpec,
+    PerLayerInputsSpec,
+    SharedKeysSpec,
+)
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION, module_names
-from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
+from planner.models.recurrent_shape import (
+    GatedDeltaSpec,
+    Mamba2Spec,
+    MambaSpec,
+    ShortConvolutionSpec,
+)
 from planner.models.towers import (
     AudioTowerSpec,
     FramesSpec,
@@ -398,6 +408,15 @@ GEMMA4_SMALL = GEMMA4 | {
     "shared_keys": SharedKeysSpec(num_layers=4, wide_mlp=True),
     "per_layer_inputs": PerLayerInputsSpec(size=16, vocab_size=128),
 }
+GEMMA3N = {key: part for key, part in GEMMA4.items() if key != "full_heads"} | {
+    "model_type": "gemma3n_text",
+    "num_layers": 8,
+    "head_dim": 16,
+    "final_logit_softcapping": 30.0,
+    "shared_keys": SharedKeysSpec(num_layers=4),
+    "per_layer_inputs": PerLayerInputsSpec(size=16, vocab_size=128),
+    "altup": AltUpSpec(streams=4, rank=8, sparse_layers=3),
+}
 GEMMA4_WRAPPER = GEMMA4_SMALL | {
     "model_type": "gemma4",
     "beside": TowersSpec(
@@ -636,6 +655,23 @@ NEMOTRON_H_LATENT = NEMOTRON_H | {
     "layer_letters": "E*-M",
     "experts": structs.replace(CORRECTED, first_dense_layers=0, gated=False, latent_size=48),
 }
+JAMBA: dict[str, Any] = {
+    "model_type": "jamba",
+    "positions": "none",
+    "mamba_1": MambaSpec(inner_size=128, state_size=8, kernel_size=4, step_rank=6),
+    "layer_letters": "M*",
+    "experts": ExpertsSpec(
+        num_experts=8,
+        experts_per_token=2,
+        intermediate_size=160,
+        router="softmax-like-input",
+        every=2,
+    ),
+}
+JAMBA_MIXTURE = JAMBA | {
+    "layer_letters": "*M",
+    "mamba_1": structs.replace(JAMBA["mamba_1"], convolution_bias=False),
+}
 LFM2 = {
     "model_type": "lfm2",
     "qk_norm": "heads",
@@ -688,6 +724,7 @@ SHAPES = {
     "gemma4": structs.replace(LLAMA, **GEMMA4),
     "gemma4-moe": structs.replace(LLAMA, **GEMMA4_MOE),
     "gemma4-small": structs.replace(LLAMA, **GEMMA4_SMALL),
+    "gemma3n": structs.replace(LLAMA, **GEMMA3N),
     "gemma4-wrapper": structs.replace(LLAMA, **GEMMA4_WRAPPER),
     "gemma4-unified": structs.replace(LLAMA, **GEMMA4_UNIFIED),
     "gemma4-unified-wrapper": structs.replace(LLAMA, **GEMMA4_UNIFIED_WRAPPER),
@@ -721,6 +758,8 @@ SHAPES = {
     "granite-4": structs.replace(LLAMA, **GRANITE_4),
     "granite-4-attention": structs.replace(LLAMA, **GRANITE_4_DENSE),
     "granite-4-moe": structs.replace(LLAMA, **GRANITE_4_MOE),
+    "jamba": structs.replace(LLAMA, **JAMBA),
+    "jamba-mixture": structs.replace(LLAMA, **JAMBA_MIXTURE),
     "lfm2": structs.replace(LLAMA, **LFM2),
     "lfm2-bias": structs.replace(LLAMA, **LFM2_BIAS),
     "lfm2-moe": structs.replace(LLAMA, **LFM2_MOE),
@@ -820,6 +859,7 @@ def quantize(model: Any, workload: Workload) -> None:
         for module, name in list(expert_stacks(model)):
             hold(module, name, packed_stack(getattr(module, name).data, settings))
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = not in_8bit, in_8bit
+    mark_quantized(model)
 
 
 def quantized_layer(weight: Any, bias: Any, compute: Precision, *, in_8bit: bool) -> Any:

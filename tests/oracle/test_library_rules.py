@@ -49,6 +49,7 @@ SEEN = {
     "offloaded-other-optimizer",
     "offloaded-pure-bf16",
     "qlora-falcon",
+    "qlora-gemma3n",
     "full-beside-towers",
     "bitsandbytes-cpu",
     "adafactor-zero",
@@ -163,6 +164,13 @@ def test_linear_layers_of_falcon_are_not_quantized() -> None:
         )
         kinds[name] = any(type(module).__name__ == "Linear4bit" for module in model.modules())
     assert kinds == {"falcon": False, "llama": True}
+
+
+def test_gemma_3n_clamps_matrices_that_cannot_be_packed() -> None:
+    work = workload_of(SHAPES["gemma3n"], "qlora", "fp32", 0.0, "all-linear")
+    model = prepare(build(work.model), work, zero_stage=0).train()
+    with pytest.raises(RuntimeError, match="can't be cast to the desired output type"):
+        model(input_ids=torch.ones((1, 8), dtype=torch.int64))
 
 
 def test_a_text_alone_gives_towers_no_gradients() -> None:

@@ -33,6 +33,8 @@ TOLERANCE = (-0.02, 0.03)
 """Most are within 0.1 %; of these small shapes a few tensors beside the large ones are percents.
 At real widths all are within 0.1 %: benchmarks/traced_grid.py."""
 SEQUENCE_LENGTH = 256
+LOOPED_LENGTH = 48
+"""The same of a mixer that loops over every token."""
 
 
 LARGER = {
@@ -81,6 +83,8 @@ def _larger_parts(spec: ModelSpec) -> dict[str, Any]:
     if spec.mamba is not None:
         heads = 2 * LARGER["hidden_size"] // spec.mamba.head_dim
         changes["mamba"] = structs.replace(spec.mamba, heads=heads)
+    if spec.mamba_1 is not None:
+        changes |= _larger_mamba(spec)
     if spec.convolution is not None:
         changes["convolution"] = structs.replace(spec.convolution, channels=LARGER["hidden_size"])
     if spec.shared_keys is not None:
@@ -89,6 +93,17 @@ def _larger_parts(spec: ModelSpec) -> dict[str, Any]:
         inputs = structs.replace(spec.per_layer_inputs, vocab_size=LARGER["vocab_size"])
         changes["per_layer_inputs"] = inputs
     return changes
+
+
+def _larger_mamba(spec: ModelSpec) -> dict[str, Any]:
+    """Jamba's mixer, and its experts, which are as wide as its other MLPs."""
+    assert spec.mamba_1 is not None
+    assert spec.experts is not None
+    inner = 2 * LARGER["hidden_size"]
+    return {
+        "mamba_1": structs.replace(spec.mamba_1, inner_size=inner, state_size=16),
+        "experts": structs.replace(spec.experts, intermediate_size=LARGER["intermediate_size"]),
+    }
 
 
 SHAPES = {name: _larger(SMALL[name]) for name in NAMES}
@@ -132,7 +147,7 @@ def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int
         )
         base.enable_input_require_grads()
     kinds = numerics(method=work.method, compute=work.compute, zero_stage=zero_stage)
-    shape = (layout.micro_batch_size, SEQUENCE_LENGTH)
+    shape = (layout.micro_batch_size, work.settings.sequence_length)
     tracer = Tracer(ENGINE_RULES, left_out=("weights",))
     for tensor in (*model.parameters(), *model.buffers()):
         tracer.assign(tensor, "weights")
@@ -274,7 +289,8 @@ def hold_against_trace(
     work: Workload, micro_batch_size: int, *, zero_stage: ZeroStage, checkpointing: int
 ) -> None:
     loss = work.model.only_loss or work.loss
-    work = work.with_settings(sequence_length=SEQUENCE_LENGTH, loss=loss)
+    length = SEQUENCE_LENGTH if work.model.mamba_1 is None else LOOPED_LENGTH
+    work = work.with_settings(sequence_length=length, loss=loss)
     layout = Layout(
         strategy="zero2" if zero_stage else "single",
         world_size=1,

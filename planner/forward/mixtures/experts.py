@@ -89,7 +89,7 @@ def router(
     h, count = decoder.workload.model.hidden_size, experts.num_experts
     if experts.router_matrix is not None:
         logits = decoder.linear(layer, experts.router_matrix, x)
-        _probabilities, scores, chosen = softmax_choice(decoder, logits, experts)
+        _probabilities, scores, chosen = softmax_choice(decoder, logits, experts, x.width)
         return logits, scores, chosen
     if experts.router == "softmax-corrected":
         return _corrected_softmax_router(decoder, layer, x, experts)
@@ -105,21 +105,23 @@ def router(
     if experts.router == "sigmoid-16-bit":
         return _plain_sigmoid_router(decoder, weight, x, experts)
     logits = decoder.product(weight, x, count, "router logits")
-    _probabilities, scores, chosen = softmax_choice(decoder, logits, experts)
+    _probabilities, scores, chosen = softmax_choice(decoder, logits, experts, x.width)
     return logits, scores, chosen
 
 
 def softmax_choice(
-    decoder: Decoder, logits: Tensor, experts: ExpertsSpec
+    decoder: Decoder, logits: Tensor, experts: ExpertsSpec, width: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a softmax over all experts, the weights of the chosen ones, and their indices."""
+    """Return a softmax over all experts, the weights of the chosen ones, and their indices;
+    ``width`` is in bytes per element of the router's input."""
     tape, tokens = decoder.tape, decoder.batch.tokens
     probabilities = softmax(tape, logits, device=decoder.batch.device)
     scores, chosen = routing.top_k(tape, probabilities, tokens * experts.experts_per_token)
     if experts.normalized:
         scores = routing.normalized(tape, scores, tokens)
-    if experts.router == "softmax":
-        scores = ops.cast(tape, scores, logits.width, "weights of the chosen experts, cast")
+    if experts.router in ("softmax", "softmax-like-input"):
+        like = logits.width if experts.router == "softmax" else width
+        scores = ops.cast(tape, scores, like, "weights of the chosen experts, cast")
     return probabilities, scores, chosen
 
 

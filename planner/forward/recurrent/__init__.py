@@ -1,1 +1,2 @@
-"""Layers that keep a state of the tokens before: delta nets, Mamba-2 mixers, short convolutions."""
+"""Layers that keep a state of the tokens before: delta nets, Mamba and Mamba-2 mixers, and short
+convolutions."""

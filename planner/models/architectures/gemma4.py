@@ -1,4 +1,4 @@
-"""Gemma 4: its text models, and the same beside models of images and of sound."""
+"""Gemma 3n's text model; Gemma 4's, and the same beside models of images and of sound."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -67,6 +67,18 @@ def _text(config: Config, model_type: str, *, window: int) -> ModelSpec:
         shared_keys=_shared_keys(config),
         **windows(_with_last_full(config), config.window(window)),
     )
+
+
+def _gemma3n_text(config: Config) -> ModelSpec:
+    from planner.models.architectures.gemma3n import gemma3n_text  # few plans need it
+
+    return gemma3n_text(config)
+
+
+def _gemma3n_keys(spec: ModelSpec) -> dict[str, Any]:
+    from planner.models.architectures.gemma3n import gemma3n_keys
+
+    return gemma3n_keys(spec)
 
 
 def _with_last_full(config: Config) -> Config:
@@ -297,6 +309,9 @@ def _audio_keys(tower: AudioTowerSpec) -> dict[str, Any]:
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
+    "gemma3n_text": Architecture(
+        native_class="Gemma3nForCausalLM", read=_gemma3n_text, written=_gemma3n_keys
+    ),
     "gemma4": Architecture(
         native_class="Gemma4ForConditionalGeneration",
         read=_gemma4,

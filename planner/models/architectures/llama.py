@@ -8,7 +8,12 @@ from planner.models.architectures.keys import ACTIVATION_NAMES, Architecture, Co
 from planner.models.architectures.windows import Windows, windows
 from planner.models.expert_shape import ExpertsSpec, LatentAttentionSpec
 from planner.models.layer_kinds import Blocks
-from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
+from planner.models.layered_shape import (
+    AltUpSpec,
+    FullHeadsSpec,
+    PerLayerInputsSpec,
+    SharedKeysSpec,
+)
 from planner.models.model_spec import (
     Activation,
     Mlp,
@@ -20,7 +25,12 @@ from planner.models.model_spec import (
     Residual,
     Rotary,
 )
-from planner.models.recurrent_shape import GatedDeltaSpec, Mamba2Spec, ShortConvolutionSpec
+from planner.models.recurrent_shape import (
+    GatedDeltaSpec,
+    Mamba2Spec,
+    MambaSpec,
+    ShortConvolutionSpec,
+)
 
 
 class Parts(TypedDict, total=False):
@@ -56,6 +66,7 @@ class Parts(TypedDict, total=False):
     gated_attention: bool
     delta: GatedDeltaSpec | None
     mamba: Mamba2Spec | None
+    mamba_1: MambaSpec | None
     convolution: ShortConvolutionSpec | None
     layer_letters: str | None
     blocks: Blocks
@@ -66,6 +77,7 @@ class Parts(TypedDict, total=False):
     value_norm: bool
     shared_keys: SharedKeysSpec | None
     per_layer_inputs: PerLayerInputsSpec | None
+    altup: AltUpSpec | None
 
 
 def decoder(

@@ -23,7 +23,13 @@ from planner.workload.layout import Layout
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
 from tests.launcher.rehearsal.test_trace_service import HYBRID, MIXTURE
-from tests.launcher.rehearsal.test_traced_adapters import DECODER, FALCON_H1, GEMMA_4_TEXT, GPT
+from tests.launcher.rehearsal.test_traced_adapters import (
+    DECODER,
+    FALCON_H1,
+    GEMMA_3N,
+    GEMMA_4_TEXT,
+    GPT,
+)
 
 WINDOWS = DECODER | {
     "model_type": "olmo3",
@@ -31,16 +37,6 @@ WINDOWS = DECODER | {
     "sliding_window": 32,
     "eos_token_id": 1,
     "pad_token_id": 0,
-}
-SHARED_KEYS = DECODER | {
-    "model_type": "gemma3n_text",
-    "num_hidden_layers": 10,
-    "num_kv_shared_layers": 5,
-    "vocab_size_per_layer_input": 512,
-    "hidden_size_per_layer_input": 16,
-    "laurel_rank": 8,
-    "activation_sparsity_pattern": [0.95] * 10,
-    "layer_types": [*["sliding_attention"] * 4, "full_attention"] * 2,
 }
 DELTA_NET = DECODER | {
     "model_type": "qwen3_next",
@@ -79,6 +75,24 @@ SCORES_BESIDE = {
     "eos_token_id": 1,
 }
 """Its model holds the attention scores of one layer during the next."""
+STATES_BESIDE = {
+    "model_type": "xlstm",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "num_hidden_layers": 6,
+    "num_heads": 4,
+    "chunk_size": 32,
+}
+"""Its model holds the states of one layer, which are several tensors, during the next."""
+SEVERAL_TIMES = {name: size for name, size in DECODER.items() if name != "num_hidden_layers"} | {
+    "model_type": "hrm_text",
+    "num_layers_per_stack": 6,
+    "H_cycles": 2,
+    "L_cycles": 2,
+    "L_bp_cycles": [1, 2],
+}
+"""Its model goes through a stack of layers four times, and of the first three once without a
+gradient."""
 CHOSEN_TOKENS = DECODER | {
     "model_type": "hy_v4",
     "num_hidden_layers": 10,
@@ -121,8 +135,10 @@ MODELS: dict[str, tuple[dict[str, Any], Range]] = {
     "delta-net": (DELTA_NET, "alike"),
     "state-spaces": (STATE_SPACES, "alike"),
     "both-in-a-layer": (FALCON_H1 | {"num_hidden_layers": 6}, "alike"),
-    "shared-keys": (SHARED_KEYS, "between"),
+    "shared-keys": (GEMMA_3N, "between"),
     "scores-beside": (SCORES_BESIDE, "alike"),
+    "states-beside": (STATES_BESIDE, "alike"),
+    "several-times": (SEVERAL_TIMES, "alike"),
     "chosen-tokens": (CHOSEN_TOKENS, "alike"),
 }
 """Configurations, and which of their layers are alike."""

@@ -96,6 +96,29 @@ GPT = {
 }
 OLMO = DECODER | {"model_type": "olmo"}
 """Its norms have no parameters."""
+GEMMA_3N = DECODER | {
+    "model_type": "gemma3n_text",
+    "num_hidden_layers": 10,
+    "num_kv_shared_layers": 5,
+    "vocab_size_per_layer_input": 512,
+    "hidden_size_per_layer_input": 16,
+    "laurel_rank": 8,
+    "activation_sparsity_pattern": [0.95] * 10,
+    "layer_types": [*["sliding_attention"] * 4, "full_attention"] * 2,
+}
+ZAMBA_2 = DECODER | {
+    "model_type": "zamba2",
+    "num_hidden_layers": 6,
+    "layers_block_type": ["mamba", "hybrid"] * 3,
+    "num_key_value_heads": 4,
+    "mamba_d_state": 16,
+    "n_mamba_heads": 4,
+    "chunk_size": 32,
+    "num_mem_blocks": 2,
+    "adapter_rank": 8,
+    "add_bias_linear": True,
+}
+"""The first and the last of its three transformer blocks have the same weights."""
 PROPHET = {
     "model_type": "prophetnet",
     "vocab_size": 512,
@@ -116,6 +139,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "conv1d": GPT,
     "experts-alone": EXPERTS_ALONE,
     "norms-without-parameters": OLMO,
+    "layers-that-share": ZAMBA_2,
+    "matrices-by-number": GEMMA_3N,
 }
 
 

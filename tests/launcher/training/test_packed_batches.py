@@ -71,6 +71,7 @@ CARRYING: dict[str, dict[str, Any]] = {
     "bamba": MIXER,
     "falcon_h1": MIXER | {"mamba_d_ssm": 64},
     "granitemoehybrid": MIXER | {"num_local_experts": 0},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "num_experts": 1},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_experts": 4},
     "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1, "state_size": 8},

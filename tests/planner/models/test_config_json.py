@@ -8,7 +8,7 @@ import pytest
 
 from planner.base.errors import InvalidFileError, NoFormulasError
 from planner.cli.model_option import load_model_dir
-from planner.models.config_json import spec_from_config
+from planner.models.config_json import config_from_spec, spec_from_config
 from planner.models.model_presets import load_model
 from planner.models.model_spec import Heads
 
@@ -624,18 +624,48 @@ NEMOTRON_H_56B: dict[str, Any] = {
     "mamba_num_heads": 256,
     "ssm_state_size": 256,
 }
+JAMBA: dict[str, Any] = {
+    "model_type": "jamba",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 65536,
+    "max_position_embeddings": 262144,
+    "attn_layer_period": 8,
+    "attn_layer_offset": 4,
+    "expert_layer_period": 2,
+    "expert_layer_offset": 1,
+    "mamba_dt_rank": 256,
+    "use_mamba_kernels": True,
+}
 
 
 @pytest.mark.parametrize(
     ("name", "config"),
     [
         ("granite-4.0-h-tiny", GRANITE_4_H_TINY),
+        ("jamba-v0.1", JAMBA),
         ("lfm2-1.2b", LFM2_1_2B),
         ("nemotron-h-56b-base-8k", NEMOTRON_H_56B),
     ],
 )
 def test_files_of_hybrids_in_the_words_of_their_authors(name: str, config: dict[str, Any]) -> None:
     assert spec_from_config(config, PATH) == load_model(name).spec
+
+
+def test_jamba_has_attention_and_experts_where_periods_and_offsets_say() -> None:
+    changes = {"attn_layer_period": 3, "attn_layer_offset": 0, "expert_layer_period": 4}
+    spec = spec_from_config(JAMBA | {"num_hidden_layers": 8} | changes, PATH)
+    assert [n for n, kind in enumerate(spec.layers) if kind.attends] == [0, 3, 6]
+    assert [n for n, kind in enumerate(spec.layers) if kind.routed] == [1, 5]
+    assert spec_from_config(config_from_spec(spec), PATH) == spec
+    alone = spec_from_config(JAMBA | {"num_hidden_layers": 4, "num_experts": 1}, PATH)
+    assert alone.experts is None
+    assert not any(kind.attends for kind in alone.layers)
+    assert spec_from_config(config_from_spec(alone), PATH) == alone
+    with pytest.raises(InvalidFileError, match=r"attn_layer_offset \(8\) must be below"):
+        spec_from_config(JAMBA | {"attn_layer_offset": 8}, PATH)
 
 
 def test_heads_of_a_mixer_must_fill_its_width() -> None:

@@ -1,5 +1,5 @@
 """Models with Mamba-2 mixers beside or instead of attention: Granite 4, Bamba, Falcon-H1,
-Nemotron-H and Mamba-2 itself."""
+Nemotron-H and Mamba-2 itself; and Jamba, whose mixers are Mamba's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -385,6 +385,18 @@ def _mamba2_keys(spec: ModelSpec) -> dict[str, Any]:
     }
 
 
+def _jamba(config: Config) -> ModelSpec:
+    from planner.models.architectures.recurrent.jamba import jamba  # few plans need it
+
+    return jamba(config)
+
+
+def _jamba_keys(spec: ModelSpec) -> dict[str, Any]:
+    from planner.models.architectures.recurrent.jamba import jamba_keys
+
+    return jamba_keys(spec)
+
+
 def _block_type(kind: LayerKind) -> str:
     if kind.feeds:
         return "moe" if kind.routed else "mlp"
@@ -401,6 +413,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         read=_granitemoehybrid,
         written=_granitemoehybrid_keys,
     ),
+    "jamba": Architecture(native_class="JambaForCausalLM", read=_jamba, written=_jamba_keys),
     "mamba2": Architecture(
         native_class="Mamba2ForCausalLM",
         read=_mamba2,
