@@ -1,5 +1,7 @@
 """The plan's optimizer for a model's trained parameters, as transformers' trainer makes it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +10,10 @@ from transformers import Trainer, TrainingArguments
 
 from launcher.compat.transformers import trainer_optimizer
 from planner.plan.schema import OptimizerSection
+
+STEPS_WITHOUT_VARIANCE = 5
+"""Steps in which RAdam divides by no variance yet, with the trainer's betas; read:
+schedulefree/radam_schedulefree.py at 1.4.1, step (rho_t)."""
 
 
 def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
@@ -21,9 +27,51 @@ def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
 
 
 def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimizer:
-    """Return the optimizer without a trainer: a rehearsal has neither data nor a directory."""
+    """Return the optimizer without a trainer: a rehearsal has neither data nor a directory.
+
+    It begins behind the steps that make less than all later ones.
+    """
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
-    return trainer_optimizer(model, arguments)
+    optimizer = trainer_optimizer(model, arguments)
+    begin_training(optimizer)
+    for group in optimizer.param_groups:
+        if "silent_sgd_phase" in group:
+            group["k"] = STEPS_WITHOUT_VARIANCE
+    return optimizer
+
+
+def begin_training(optimizer: Any) -> None:
+    """Let a new optimizer that averages weights begin with those that train.
+
+    read: schedulefree/adamw_schedulefree.py at 1.4.1: step refuses to run before train was called,
+    which leaves an empty state for each weight. torch/distributed/checkpoint/state_dict.py at 2.13,
+    _init_optim_state, would take these for states, and load none.
+    """
+    train = getattr(optimizer, "train", None)
+    if train is not None:
+        train()
+        optimizer.state.clear()
+
+
+def put_average(optimizer: Any) -> None:
+    """Put the average where the weights are, if the optimizer averages them."""
+    put = getattr(optimizer, "eval", None)
+    if put is not None:
+        put()
+
+
+@contextmanager
+def warm_up_by_schedule_alone(arguments: TrainingArguments) -> Iterator[None]:
+    """Make optimizers without a warm-up of their own, beside that of the schedule.
+
+    read: transformers/trainer_optimizer.py at 5.23.0, _get_schedule_free_optimizer, which hands on
+    a share of all steps as a number of steps.
+    """
+    share, arguments.warmup_steps = arguments.warmup_steps, 0
+    try:
+        yield
+    finally:
+        arguments.warmup_steps = share
 
 
 def lora_plus_optimizer(

@@ -106,6 +106,18 @@ def _adamw(step: OptimizerStep) -> None:
             del divided
 
 
+def _schedule_free(step: OptimizerStep) -> None:
+    """Mirror schedulefree/adamw_schedulefree.py and radam_schedulefree.py, which update many
+    tensors at once on any device, and hold a group's denominators until there are the next one's.
+    """
+    _denominators: list[Storage] = []
+    for group in step.groups:
+        if group:
+            made = [step.new(x.elements, step.width, "denominator") for x in group]
+            _denominators = made
+            del made
+
+
 def _sgd(step: OptimizerStep) -> None:
     """Mirror torch/optim/sgd.py."""
     for number, group in enumerate(step.groups):
@@ -181,6 +193,7 @@ _UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
     "adamw": _adamw,
     "adagrad": _adagrad,
     "rmsprop": _rmsprop,
+    "schedule_free": _schedule_free,
     "sgd": _sgd,
     "adafactor": _adafactor,
 }

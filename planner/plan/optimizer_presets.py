@@ -8,7 +8,7 @@ from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 
-OptimizerLibrary = Literal["torch", "transformers", "bitsandbytes"]
+OptimizerLibrary = Literal["torch", "transformers", "bitsandbytes", "schedulefree"]
 
 
 class OptimizerSpec(Spec):
@@ -17,12 +17,13 @@ class OptimizerSpec(Spec):
     name: str
     library: OptimizerLibrary
     class_name: str
-    step: Literal["fused", "adamw", "adafactor", "adagrad", "rmsprop", "sgd"]
+    step: Literal["fused", "adamw", "adafactor", "adagrad", "rmsprop", "schedule_free", "sgd"]
     states: int
     stacked: int = 1
     kept_in: Literal["parameter", "fp32", "8bit", "factored"]
     counter: Literal["device", "host", "none"]
     paged: bool = False
+    averages: bool = False
     source: str
 
     @property

@@ -26,7 +26,9 @@ from transformers import (
 )
 from transformers.models.falcon.modeling_falcon import FalconForCausalLM
 
+from launcher.compat.deepspeed import compile_no_collectives
 from launcher.compat.transformers import trainer_optimizer
+from launcher.training.optimizer import begin_training
 from launcher.training.text_model import towers
 from planner.memory.model_states import frozen_bytes
 from planner.models.model_presets import load_model
@@ -52,6 +54,7 @@ SEEN = {
     "full-beside-towers",
     "bitsandbytes-cpu",
     "adafactor-zero",
+    "averaged-weights-zero",
     "bitsandbytes-zero",
     "untested-optimizer-zero",
     "attention-packages",
@@ -112,6 +115,9 @@ def _alone(tmp_path: Path) -> Iterator[None]:
         ("adamw_torch", True),
         ("sgd", True),
         ("rmsprop", True),
+        ("schedule_free_adamw", True),
+        ("schedule_free_radam", True),
+        ("schedule_free_sgd", True),
         ("adafactor", False),
         ("adamw_8bit", False),
     ],
@@ -121,6 +127,7 @@ def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) ->
     fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, optim=name)
     optimizer = trainer_optimizer(module, arguments)
+    begin_training(optimizer)
     module(torch.ones(2, 64)).sum().backward()
     raised = contextlib.nullcontext() if takes_shards else pytest.raises(RuntimeError)
     with raised:
@@ -196,6 +203,43 @@ def test_adafactor_factors_a_matrix_and_no_flat_shard() -> None:
         optimizer = Adafactor([parameter])
         optimizer.step()
         assert ("exp_avg_sq_row" in optimizer.state[parameter]) == factored
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.usefixtures("_alone")
+def test_under_zero_an_average_does_not_reach_the_model(monkeypatch: Any) -> None:
+    import deepspeed
+    from accelerate.utils.deepspeed import DeepSpeedOptimizerWrapper
+    from schedulefree import SGDScheduleFree
+
+    for variable, value in (("LOCAL_RANK", "0"), ("DS_ACCELERATOR", "cpu")):
+        monkeypatch.setenv(variable, value)
+    compile_no_collectives()
+    module = torch.nn.Linear(8, 8)
+    averaging = SGDScheduleFree(module.parameters(), lr=0.1)
+    averaging.train()
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        optimizer=averaging,
+        dist_init_required=False,
+        config={
+            "train_batch_size": 1,
+            "bf16": {"enabled": True},
+            "zero_optimization": {"stage": 1},
+            "zero_allow_untested_optimizer": True,
+        },
+    )
+    for _ in range(2):
+        engine.backward(engine(torch.ones(1, 8, dtype=torch.bfloat16)).float().square().sum())
+        engine.step()
+    weights = module.weight.detach().clone()
+    (shard,) = engine.optimizer.single_partition_of_fp32_groups
+    trained = shard.detach().clone()
+    wrapped = DeepSpeedOptimizerWrapper.__new__(DeepSpeedOptimizerWrapper)
+    wrapped.optimizer = engine.optimizer
+    wrapped.eval()
+    assert not torch.equal(shard, trained)
+    assert torch.equal(module.weight, weights)
 
 
 @pytest.mark.parametrize(

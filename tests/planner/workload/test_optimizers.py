@@ -63,6 +63,13 @@ def test_the_plan_has_the_optimizer_that_was_asked_for() -> None:
     assert chosen.workload.settings.optimizer.name == "paged_adamw_8bit"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("sgd", "cosine"), ("schedule_free_sgd", "constant")])
+def test_where_weights_are_averaged_the_learning_rate_does_not_fall(name: str, kind: str) -> None:
+    chosen = decide(request(cards(1, 24), optimizer=name)).chosen
+    schedule = chosen.workload.settings.schedule
+    assert (schedule.kind, schedule.warmup_ratio > 0) == (kind, True)
+
+
 def test_paged_states_are_the_hosts() -> None:
     """Of an eight-bit optimizer all matrices are paged, two bytes an element."""
     pinned: dict[str, Any] = {"method": "full", "model": "qwen2.5-0.5b"}
