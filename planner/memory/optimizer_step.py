@@ -188,6 +188,23 @@ def _adafactor(step: OptimizerStep) -> None:
         del _negative
 
 
+def _stable_adamw(step: OptimizerStep) -> None:
+    """Mirror optimi/stableadamw.py, _single_param_stableadamw, on any device.
+
+    read: optimi/utils.py at 0.3.3, _default_to_triton, which asks for torch.Tensor alone since
+    torch/utils/_foreach_utils.py does, so that no parameter gets its kernels.
+    """
+    for tensor in (x for group in step.groups for x in group):
+        square = step.new(tensor.elements, step.width, "squared gradient")
+        largest = step.new(tensor.elements, step.width, "variance, at least epsilon")
+        del largest
+        mean = step.new(1, step.width, "mean of the squares")
+        _rms = step.new(1, step.width, "root of the mean")
+        del mean, square
+        _root = step.new(tensor.elements, step.width, "root of the variance")
+        del _root, _rms
+
+
 _UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
     "fused": _fused,
     "adamw": _adamw,
@@ -195,6 +212,7 @@ _UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
     "rmsprop": _rmsprop,
     "schedule_free": _schedule_free,
     "sgd": _sgd,
+    "stable_adamw": _stable_adamw,
     "adafactor": _adafactor,
 }
 

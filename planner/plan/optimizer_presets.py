@@ -8,7 +8,8 @@ from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 
-OptimizerLibrary = Literal["torch", "transformers", "bitsandbytes", "schedulefree"]
+OptimizerLibrary = Literal["torch", "transformers", "bitsandbytes", "schedulefree", "optimi"]
+"""Modules that have them."""
 
 
 class OptimizerSpec(Spec):
@@ -17,10 +18,12 @@ class OptimizerSpec(Spec):
     name: str
     library: OptimizerLibrary
     class_name: str
-    step: Literal["fused", "adamw", "adafactor", "adagrad", "rmsprop", "schedule_free", "sgd"]
+    step: Literal[
+        "fused", "adamw", "adafactor", "adagrad", "rmsprop", "schedule_free", "sgd", "stable_adamw"
+    ]
     states: int
     stacked: int = 1
-    kept_in: Literal["parameter", "fp32", "8bit", "factored"]
+    kept_in: Literal["parameter", "fp32", "8bit", "factored", "compensated"]
     counter: Literal["device", "host", "none"]
     paged: bool = False
     averages: bool = False

@@ -11,6 +11,9 @@ from planner.plan.optimizer_presets import OptimizerSpec
 from planner.workload.trained_tensors import TrainedTensor
 
 SCALAR_BYTES = 4
+NUM_GROUPS = 2
+"""Groups of parameters, even where no parameter decays; read: transformers/trainer.py at 5.23.0,
+create_optimizer."""
 QUANTIZED_BLOCK = 256
 """Number of elements that share a scale in an 8-bit state."""
 SMALLEST_QUANTIZED = 4096
@@ -63,6 +66,8 @@ def tensor_states(
         states += [
             OptimizerState(share * blocks, FP32_BYTES, "scale") for share in optimizer.tensor_shares
         ]
+    if optimizer.kept_in == "compensated":
+        states.append(OptimizerState(1, width, "counter"))
     on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
     if on_device:
         states.append(OptimizerState(1, SCALAR_BYTES, "counter"))
@@ -75,11 +80,20 @@ def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list
         rows, columns = tensor.shape[-2:]
         stacked = tensor.elements // (rows * columns)
         return [(stacked * rows, FP32_BYTES), (stacked * columns, FP32_BYTES)]
-    if optimizer.kept_in == "parameter":
+    if optimizer.kept_in in ("parameter", "compensated"):
         size = width
     else:
         size = 1 if is_quantized(optimizer, tensor) else FP32_BYTES
-    return [(share * tensor.elements, size) for share in optimizer.tensor_shares]
+    return [(share * tensor.elements, size) for share in value_shares(optimizer, width)]
+
+
+def value_shares(optimizer: OptimizerSpec, width: int) -> tuple[int, ...]:
+    """Return the size of each tensor of values, in sizes of a parameter of ``width`` bytes per
+    element."""
+    shares = optimizer.tensor_shares
+    if optimizer.kept_in == "compensated" and width < FP32_BYTES:
+        shares += (1,)
+    return shares
 
 
 def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
@@ -92,9 +106,12 @@ def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
 
 
 def shared_states(
-    optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]
+    optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor], device: Device
 ) -> list[OptimizerState]:
-    """Return the tables that the states of all tensors share."""
+    """Return the tables that the states of all tensors share, and counters of the groups of
+    transformers' trainer."""
+    if optimizer.kept_in == "compensated" and device == "cpu":
+        return [OptimizerState(1, SCALAR_BYTES, "counter")] * NUM_GROUPS
     if any(is_quantized(optimizer, tensor) for tensor in tensors):
         table = OptimizerState(QUANTIZATION_MAP_ELEMENTS, FP32_BYTES, "table")
         return [table] * len(optimizer.tensor_shares)
@@ -114,7 +131,7 @@ def states_bytes(
     optimizer: OptimizerSpec, tensors: Mapping[TrainedTensor, int], *, width: int, device: Device
 ) -> StatesBytes:
     """Return the bytes of all states of ``tensors``, which counts the tensors of each kind."""
-    counted = [(state, 1) for state in shared_states(optimizer, tensors)]
+    counted = [(state, 1) for state in shared_states(optimizer, tensors, device)]
     for tensor, count in tensors.items():
         for state in tensor_states(optimizer, tensor, width=width, device=device):
             counted.append((state, count))

@@ -17,6 +17,9 @@ from accelerate import Accelerator
 from bitsandbytes.nn import Int8Params, Linear8bitLt
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.debug import CommDebugMode
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils import _foreach_utils
 from transformers import (
     BitsAndBytesConfig,
     FalconConfig,
@@ -55,6 +58,8 @@ SEEN = {
     "bitsandbytes-cpu",
     "adafactor-zero",
     "averaged-weights-zero",
+    "stable-adamw-fsdp",
+    "stable-adamw-zero",
     "bitsandbytes-zero",
     "untested-optimizer-zero",
     "attention-packages",
@@ -203,6 +208,67 @@ def test_adafactor_factors_a_matrix_and_no_flat_shard() -> None:
         optimizer = Adafactor([parameter])
         optimizer.step()
         assert ("exp_avg_sq_row" in optimizer.state[parameter]) == factored
+
+
+def test_stable_adamw_scales_the_step_of_a_tensor_and_no_part_of_a_flat_shard() -> None:
+    from optimi import StableAdamW
+
+    def updated(*parts: tuple[int, int]) -> torch.Tensor:
+        """Both halves after two steps, the first half's second gradient being large."""
+        whole, second = torch.zeros(8), torch.tensor([100.0] * 4 + [1.0] * 4)
+        parameters = [torch.nn.Parameter(whole[slice(*part)].clone()) for part in parts]
+        optimizer = StableAdamW(parameters, lr=0.1)
+        for gradient in (torch.ones(8), second):
+            for parameter, part in zip(parameters, parts, strict=True):
+                parameter.grad = gradient[slice(*part)].clone()
+            optimizer.step()
+        return torch.cat([parameter.detach() for parameter in parameters])
+
+    assert not torch.allclose(updated((0, 4), (4, 8))[4:], updated((0, 8))[4:])
+
+
+@pytest.fixture
+def _one_of_two() -> Iterator[None]:
+    """A group whose other rank does not exist."""
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_alone")
+def test_stable_adamw_takes_its_kernels_for_shards_of_fsdp(monkeypatch: Any) -> None:
+    from optimi import utils
+
+    monkeypatch.setattr(utils, "_foreach_supported_types", _foreach_utils._foreach_supported_types)
+    monkeypatch.setattr(utils, "HAS_TRITON", True)
+    monkeypatch.setattr(utils, "_triton_kernels_supported_device", lambda _tensor: True)
+    module = torch.nn.Linear(8, 8)
+    assert not utils._default_to_triton(list(module.parameters()))
+    fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
+    assert utils._default_to_triton(list(module.parameters()))
+
+
+@pytest.mark.usefixtures("_one_of_two")
+@pytest.mark.parametrize(
+    ("name", "rows", "collectives"),
+    [
+        ("stable_adamw", 4, ["all_reduce"]),
+        ("stable_adamw", 5, ["all_gather_into_tensor"]),
+        ("adamw_torch", 5, []),
+    ],
+)
+def test_what_an_update_of_fsdps_shards_asks_of_other_ranks(
+    name: str, rows: int, collectives: list[str]
+) -> None:
+    module = torch.nn.Linear(8, rows, bias=False)
+    fully_shard(module, mesh=init_device_mesh("cpu", (2,)))
+    arguments = TrainingArguments(output_dir="unused", use_cpu=True, optim=name)
+    optimizer = trainer_optimizer(module, arguments)
+    module.weight.grad = torch.ones_like(module.weight)
+    watch: Any = CommDebugMode
+    with watch() as asked:
+        optimizer.step()
+    assert [each.__name__ for each in asked.get_comm_counts()] == collectives
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")

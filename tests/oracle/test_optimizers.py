@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from msgspec import structs
+from torch.utils import _foreach_utils
 
 from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.operator_rules import CUDA_RULES
@@ -91,8 +92,11 @@ def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tu
 
 def counted_on_the_host(name: str, work: Workload, device: Device) -> int:
     """Bytes that a trace for CUDA counts, and that stay on the host: the table, and RMSprop's
-    counters, which ``torch.zeros`` makes without a device."""
+    counters, which ``torch.zeros`` makes without a device; less those of scalars that StableAdamW
+    makes with a device, which a trace takes for the host's."""
     optimizer = optimizers()[name]
+    if (name, device) == ("stable_adamw", "cuda"):
+        return -ALLOCATOR_BLOCK_BYTES * len(trained_tensors(work))
     if (optimizer.kept_in, optimizer.states) == ("8bit", 1):
         return UNUSED_TABLE_BYTES
     made_without_device = (name, device) == ("rmsprop", "cuda")
@@ -174,6 +178,18 @@ def test_trained_tensors_are_all_parameters(name: str) -> None:
     work = Workload(model=model, settings=settings_of(load_recipe("full")), compute="bf16")
     trained = sum(tensor.elements for tensor in trained_tensors(work))
     assert trained == model.num_params - model.untrained_params
+
+
+def test_no_parameter_gets_the_kernels_of_stable_adamw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a card and Triton, either: the update is the one that runs here."""
+    from optimi import utils
+
+    # a trace may have replaced it when optimi took it
+    monkeypatch.setattr(utils, "_foreach_supported_types", _foreach_utils._foreach_supported_types)
+    monkeypatch.setattr(utils, "HAS_TRITON", True)
+    monkeypatch.setattr(utils, "_triton_kernels_supported_device", lambda _tensor: True)
+    assert utils._default_to_triton([torch.ones(2)])
+    assert not utils._default_to_triton([torch.nn.Parameter(torch.ones(2))])
 
 
 def test_names_are_transformers_own() -> None:

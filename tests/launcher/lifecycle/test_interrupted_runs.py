@@ -121,6 +121,7 @@ def test_two_ranks_of_which_one_is_killed(
         folder,
         model__source=str(tiny_checkpoint),
         adapter=DROPOUT,
+        optimizer__name="stable_adamw",
         parallel=parallel("ddp"),
         training=SIX_STEPS,
         **TWO_RANKS,

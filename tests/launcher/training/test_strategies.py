@@ -70,6 +70,7 @@ def test_one_process(one_process: Finished) -> None:
     "name",
     [
         *("adamw_torch", "adafactor", "sgd", "rmsprop", "adagrad"),
+        "stable_adamw",
         *("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"),
     ],
 )
