@@ -30,7 +30,7 @@ from planner.plan.training_section import KEPT_CHECKPOINTS
 from planner.search.repredict import on_machine, predicted
 
 TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-MODULES = {"torch-optimi": "optimi"}
+MODULES = {"apollo-torch": "apollo_torch", "torch-optimi": "optimi"}
 """Modules of packages that have another name."""
 REPLAN = Phrase("To plan for this machine: plan --gpus auto")
 

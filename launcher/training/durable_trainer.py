@@ -23,6 +23,8 @@ from launcher.training.model_building import cast_trainable
 from launcher.training.optimizer import (
     begin_training,
     lora_plus_optimizer,
+    projected_modules,
+    projects,
     warm_up_by_schedule_alone,
 )
 from launcher.training.saving import why_not_saved
@@ -69,6 +71,8 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
     def create_optimizer(self, *models: Any) -> Any:
         """Make the optimizer; for LoRA+ with two learning rates."""
         fresh = self.optimizer is None
+        if projects(self._plan.optimizer):
+            self.args.optim_target_modules = projected_modules(self.model)
         with warm_up_by_schedule_alone(self.args):
             if self.optimizer is None and self._plan.optimizer.lora_plus_ratio is not None:
                 self.optimizer = lora_plus_optimizer(

@@ -9,6 +9,7 @@ from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, TrainingArguments
 
 from launcher.compat.transformers import trainer_optimizer
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import OptimizerSection
 
 STEPS_WITHOUT_VARIANCE = 5
@@ -32,12 +33,34 @@ def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimi
     It begins behind the steps that make less than all later ones.
     """
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
+    if projects(section):
+        arguments.optim_target_modules = projected_modules(model)
     optimizer = trainer_optimizer(model, arguments)
     begin_training(optimizer)
     for group in optimizer.param_groups:
         if "silent_sgd_phase" in group:
             group["k"] = STEPS_WITHOUT_VARIANCE
+        if "update_proj_gap" in group:
+            group["update_proj_gap"] = 1
     return optimizer
+
+
+def projects(section: OptimizerSection) -> bool:
+    """Return whether the optimizer keeps states of projections of gradients."""
+    return optimizers()[section.name].kept_in == "projected"
+
+
+def projected_modules(model: Any) -> list[str]:
+    """Return the names of the modules whose gradients a low-rank optimizer projects: every
+    ``nn.Linear`` but the head and routers."""
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and name.rpartition(".")[2] != "router"
+    ]
 
 
 def begin_training(optimizer: Any) -> None:

@@ -140,10 +140,12 @@ def _loss(request: Request, recipe: Recipe) -> Loss:
 
 
 def _optimizer(request: Request, optimizer: OptimizerSection) -> OptimizerSection:
+    name = request.optimizer or optimizer.name
     return structs.replace(
         optimizer,
-        name=request.optimizer or optimizer.name,
+        name=name,
         learning_rate=request.learning_rate or optimizer.learning_rate,
+        weight_decay=optimizer.weight_decay if optimizers()[name].decays else 0.0,
     )
 
 

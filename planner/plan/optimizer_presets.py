@@ -8,7 +8,9 @@ from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 
-OptimizerLibrary = Literal["torch", "transformers", "bitsandbytes", "schedulefree", "optimi"]
+OptimizerLibrary = Literal[
+    "torch", "transformers", "bitsandbytes", "schedulefree", "optimi", "apollo_torch"
+]
 """Modules that have them."""
 
 
@@ -19,14 +21,23 @@ class OptimizerSpec(Spec):
     library: OptimizerLibrary
     class_name: str
     step: Literal[
-        "fused", "adamw", "adafactor", "adagrad", "rmsprop", "schedule_free", "sgd", "stable_adamw"
+        "fused",
+        "adamw",
+        "adafactor",
+        "adagrad",
+        "apollo",
+        "rmsprop",
+        "schedule_free",
+        "sgd",
+        "stable_adamw",
     ]
     states: int
     stacked: int = 1
-    kept_in: Literal["parameter", "fp32", "8bit", "factored", "compensated"]
+    kept_in: Literal["parameter", "fp32", "8bit", "factored", "compensated", "projected"]
     counter: Literal["device", "host", "none"]
     paged: bool = False
     averages: bool = False
+    decays: bool = True
     source: str
 
     @property

@@ -14,6 +14,8 @@ SCALAR_BYTES = 4
 NUM_GROUPS = 2
 """Groups of parameters, even where no parameter decays; read: transformers/trainer.py at 5.23.0,
 create_optimizer."""
+PROJECTED_RANK = 128
+"""read: transformers/trainer_optimizer.py at 5.23.0, _get_apollo_optimizer."""
 QUANTIZED_BLOCK = 256
 """Number of elements that share a scale in an 8-bit state."""
 SMALLEST_QUANTIZED = 4096
@@ -66,7 +68,7 @@ def tensor_states(
         states += [
             OptimizerState(share * blocks, FP32_BYTES, "scale") for share in optimizer.tensor_shares
         ]
-    if optimizer.kept_in == "compensated":
+    if optimizer.kept_in == "compensated" or is_projected(optimizer, tensor):
         states.append(OptimizerState(1, width, "counter"))
     on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
     if on_device:
@@ -80,7 +82,9 @@ def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list
         rows, columns = tensor.shape[-2:]
         stacked = tensor.elements // (rows * columns)
         return [(stacked * rows, FP32_BYTES), (stacked * columns, FP32_BYTES)]
-    if optimizer.kept_in in ("parameter", "compensated"):
+    if is_projected(optimizer, tensor):
+        return [(elements, width) for elements in projected_elements(tensor)]
+    if optimizer.kept_in in ("parameter", "compensated", "projected"):
         size = width
     else:
         size = 1 if is_quantized(optimizer, tensor) else FP32_BYTES
@@ -94,6 +98,20 @@ def value_shares(optimizer: OptimizerSpec, width: int) -> tuple[int, ...]:
     if optimizer.kept_in == "compensated" and width < FP32_BYTES:
         shares += (1,)
     return shares
+
+
+def is_projected(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
+    """Return whether the optimizer keeps states of a projection of the tensor's gradient."""
+    return optimizer.kept_in == "projected" and tensor.role == "matrix"
+
+
+def projected_elements(tensor: TrainedTensor) -> tuple[int, int, int]:
+    """Return the elements of a matrix's projection, and twice those of what it projects to.
+
+    read: apollo_torch/random_projector.py at 1.0.3, project: the longer side stays.
+    """
+    longer, shorter = max(tensor.shape), min(tensor.shape)
+    return PROJECTED_RANK * shorter, PROJECTED_RANK * longer, PROJECTED_RANK * longer
 
 
 def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:

@@ -35,11 +35,14 @@ from launcher.training.optimizer import begin_training
 from launcher.training.text_model import towers
 from planner.memory.model_states import frozen_bytes
 from planner.models.model_presets import load_model
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import METHODS, Attention
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
+from planner.workload.optimizers import states_bytes
 from planner.workload.rules import rule_book
 from planner.workload.settings import settings_of
+from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
@@ -58,6 +61,8 @@ SEEN = {
     "bitsandbytes-cpu",
     "adafactor-zero",
     "averaged-weights-zero",
+    "apollo-adapters",
+    "apollo-zero",
     "stable-adamw-fsdp",
     "stable-adamw-zero",
     "bitsandbytes-zero",
@@ -125,12 +130,15 @@ def _alone(tmp_path: Path) -> Iterator[None]:
         ("schedule_free_sgd", True),
         ("adafactor", False),
         ("adamw_8bit", False),
+        ("apollo_adamw", False),
     ],
 )
 def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) -> None:
-    module = torch.nn.Linear(64, 64)
+    module = torch.nn.Sequential(torch.nn.Linear(64, 64))
     fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
-    arguments = TrainingArguments(output_dir="unused", use_cpu=True, optim=name)
+    arguments = TrainingArguments(
+        output_dir="unused", use_cpu=True, optim=name, optim_target_modules="all-linear"
+    )
     optimizer = trainer_optimizer(module, arguments)
     begin_training(optimizer)
     module(torch.ones(2, 64)).sum().backward()
@@ -208,6 +216,31 @@ def test_adafactor_factors_a_matrix_and_no_flat_shard() -> None:
         optimizer = Adafactor([parameter])
         optimizer.step()
         assert ("exp_avg_sq_row" in optimizer.state[parameter]) == factored
+
+
+def test_apollo_projects_a_matrix_and_no_flat_shard() -> None:
+    from apollo_torch import APOLLOAdamW
+
+    settings = {"rank": 2, "proj": "random", "update_proj_gap": 1, "scale": 1.0}
+    settings |= {"proj_type": "std", "scale_type": "channel"}
+    for shape, raised in (
+        ((8, 8), contextlib.nullcontext()),
+        ((64,), pytest.raises(IndexError)),
+    ):
+        parameter = torch.nn.Parameter(torch.ones(shape))
+        parameter.grad = torch.ones(shape)
+        with raised:
+            APOLLOAdamW([{"params": [parameter], **settings}]).step()
+
+
+def test_states_of_apollo_are_larger_than_adapters() -> None:
+    model = load_model("llama-2-7b").spec
+    states = {}
+    for name in ("apollo_adamw", "adamw_torch"):
+        work = Workload(model=model, settings=settings_of(load_recipe("lora")), compute="bf16")
+        tensors = counted_tensors(work)
+        states[name] = states_bytes(optimizers()[name], tensors, width=4, device="cuda").on_device
+    assert states["apollo_adamw"] > 2 * states["adamw_torch"]
 
 
 def test_stable_adamw_scales_the_step_of_a_tensor_and_no_part_of_a_flat_shard() -> None:

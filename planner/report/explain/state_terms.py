@@ -152,7 +152,7 @@ def _numbers(optimizer: OptimizerSpec, role: StateRole, elements: int, width: in
     """Return the elements of one role, by state where each tensor has several alike."""
     shares = value_shares(optimizer, width)
     states = len(shares) if role == "table" else sum(shares)
-    if role == "counter" or states == 1:
+    if role == "counter" or states == 1 or optimizer.kept_in == "projected":
         return Count(elements, ROLES[role])
     return Count(elements // states, ROLES[role]) * Count(states, Phrase("states"))
 

@@ -44,7 +44,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0, "evaluation": EVALUATION},
         "data__validation_fraction": 0.25,
     },
-    "full": full(optimizer__name="adafactor"),
+    "full": full(optimizer__name="apollo_adamw"),
     "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
     "zero3": full(
         parallel=parallel("zero3"),
