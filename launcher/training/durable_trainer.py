@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
+from launcher.compat.optimi import leave_kernels_to_cuda
 from launcher.compat.transformers import TrainerHooks, UnloggedLoss
 from launcher.faults.failure import NotFiniteError, NotSavedError, is_lost_peer
 from launcher.faults.rank_stages import Stages
@@ -81,6 +82,7 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
             made = super().create_optimizer(*models)
         if fresh:
             begin_training(made)
+            leave_kernels_to_cuda(made)
         return made
 
     def prediction_step(self, *inputs: Any, **options: Any) -> Any:

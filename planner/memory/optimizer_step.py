@@ -190,11 +190,10 @@ def _adafactor(step: OptimizerStep) -> None:
 
 
 def _stable_adamw(step: OptimizerStep) -> None:
-    """Mirror optimi/stableadamw.py, _single_param_stableadamw, on any device.
-
-    read: optimi/utils.py at 0.3.3, _default_to_triton, which asks for torch.Tensor alone since
-    torch/utils/_foreach_utils.py does, so that no parameter gets its kernels.
-    """
+    """Mirror optimi/stableadamw.py: on CUDA _triton_stableadamw, which works in place, else
+    _single_param_stableadamw."""
+    if step.device == "cuda":
+        return
     for tensor in (x for group in step.groups for x in group):
         square = step.new(tensor.elements, step.width, "squared gradient")
         largest = step.new(tensor.elements, step.width, "variance, at least epsilon")

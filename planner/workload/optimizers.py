@@ -11,6 +11,8 @@ from planner.plan.optimizer_presets import OptimizerSpec
 from planner.workload.trained_tensors import TrainedTensor
 
 SCALAR_BYTES = 4
+FLAG_BYTES = 1
+"""Bytes of what stands for no compensation; read: optimi/stableadamw.py at 0.3.3, _init_state."""
 NUM_GROUPS = 2
 """Groups of parameters, even where no parameter decays; read: transformers/trainer.py at 5.23.0,
 create_optimizer."""
@@ -68,12 +70,25 @@ def tensor_states(
         states += [
             OptimizerState(share * blocks, FP32_BYTES, "scale") for share in optimizer.tensor_shares
         ]
-    if optimizer.kept_in == "compensated" or is_projected(optimizer, tensor):
-        states.append(OptimizerState(1, width, "counter"))
+    states += [
+        OptimizerState(1, size, "counter") for size in _scalars(optimizer, tensor, width, device)
+    ]
     on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
     if on_device:
         states.append(OptimizerState(1, SCALAR_BYTES, "counter"))
     return states
+
+
+def _scalars(
+    optimizer: OptimizerSpec, tensor: TrainedTensor, width: int, device: Device
+) -> list[int]:
+    """Return the bytes of each scalar beside the values."""
+    if is_projected(optimizer, tensor):
+        return [width]
+    if optimizer.kept_in != "compensated":
+        return []
+    of_kernels = [SCALAR_BYTES] if width < FP32_BYTES else [SCALAR_BYTES, FLAG_BYTES]
+    return [width, *(of_kernels if device == "cuda" else [])]
 
 
 def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list[tuple[int, int]]:

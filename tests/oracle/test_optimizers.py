@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 from msgspec import structs
-from torch.utils import _foreach_utils
 
+from launcher.compat.optimi import leave_kernels_to_cuda
 from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.operator_rules import CUDA_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
@@ -47,11 +48,12 @@ def workload(name: str, method: Method, shape: str, decay: float = 0.0) -> Workl
 
 
 @contextmanager
-def world(device: Device) -> Iterator[None]:
+def world(device: Device, name: str) -> Iterator[None]:
     """Real tensors for a plan on the CPU; for CUDA fake ones, and CUDA's defaults."""
     on_cuda = device == "cuda"
     fake: Any = fake_tensors() if on_cuda else nullcontext()
-    with replaced_functions(on_cuda=on_cuda), fake:
+    library = optimizers()[name].library
+    with replaced_functions(on_cuda=on_cuda, optimizer_library=library), fake:
         yield
 
 
@@ -80,7 +82,7 @@ def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tu
     """Bytes of the states, and of what the second step makes at its largest moment."""
     tracer = Tracer(CUDA_RULES if device == "cuda" else None, left_out=("weights",))
     model = prepare(build(work.model), work, zero_stage=zero_stage)
-    with world(device):
+    with world(device, work.settings.optimizer.name):
         trained = give_new_weights(model)
         settings = work.settings.optimizer
         for parameter in trained:
@@ -195,16 +197,22 @@ def test_trained_tensors_are_all_parameters(name: str) -> None:
     assert trained == model.num_params - model.untrained_params
 
 
-def test_no_parameter_gets_the_kernels_of_stable_adamw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is a card and Triton, either: the update is the one that runs here."""
-    from optimi import utils
+def test_stable_adamw_takes_kernels_wherever_triton_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So launch turns them off on the CPU."""
+    from optimi import stableadamw, utils
 
-    # a trace may have replaced it when optimi took it
-    monkeypatch.setattr(utils, "_foreach_supported_types", _foreach_utils._foreach_supported_types)
+    module = import_module(stableadamw.__module__)
+    taken = list[bool]()
     monkeypatch.setattr(utils, "HAS_TRITON", True)
-    monkeypatch.setattr(utils, "_triton_kernels_supported_device", lambda _tensor: True)
-    assert utils._default_to_triton([torch.ones(2)])
-    assert not utils._default_to_triton([torch.nn.Parameter(torch.ones(2))])
+    monkeypatch.setattr(module, "stableadamw", lambda **given: taken.append(given["triton"]))
+    for on_cuda_alone in (False, True):
+        weight = torch.nn.Parameter(torch.ones(2))
+        weight.grad = torch.ones(2)
+        optimizer = module.StableAdamW([weight], lr=0.1)
+        if on_cuda_alone:
+            leave_kernels_to_cuda(optimizer)
+        optimizer.step()
+    assert taken == [True, False]
 
 
 def test_names_are_transformers_own() -> None:
