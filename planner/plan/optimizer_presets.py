@@ -53,8 +53,9 @@ class OtherOptimizer(Spec):
 
     names: list[str]
     instead: str
-    needs: str | None = None
-    """What they need that a plan does not have; None where ``instead`` is the same optimizer."""
+    reason: str | None = None
+    """Why they are refused; None where ``instead`` is the same optimizer."""
+    source: str | None = None
 
 
 class _Optimizers(Spec):
@@ -90,13 +91,13 @@ def optimizer_name(text: str) -> str:
         return wanted
     other = other_optimizers().get(wanted)
     if other is not None:
-        if other.needs is None:
+        if other.reason is None:
             return other.instead
         raise InvalidRequestError(
             Phrase(
-                "optimizer {name} needs {needs}, which a plan does not have: take {instead}",
+                "optimizer {name} is refused: {reason}. Take {instead}",
                 name=wanted,
-                needs=Phrase(other.needs),
+                reason=Phrase(other.reason),
                 instead=other.instead,
             )
         )

@@ -215,6 +215,20 @@ def test_stable_adamw_takes_kernels_wherever_triton_is(monkeypatch: pytest.Monke
     assert taken == [True, False]
 
 
+def test_what_refused_optimizers_do() -> None:
+    """As presets/other_optimizers.yaml says of those that are installed."""
+    from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
+
+    weight = torch.nn.Parameter(torch.ones(4))
+    with pytest.raises(ValueError, match="only supports 2D"):
+        torch.optim.Muon([weight])
+    weight.grad = torch.ones(4)
+    inner = torch.optim.AdamW([weight])
+    inner.step()
+    assert inner.state_dict()["state"]
+    assert not LayerWiseDummyOptimizer({weight: inner}).state_dict()["state"]
+
+
 def test_names_are_transformers_own() -> None:
     from transformers.training_args import OptimizerNames
 

@@ -49,7 +49,7 @@ def test_every_name_of_transformers_is_an_optimizer_or_told_what_to_take() -> No
         try:
             assert optimizer_name(name) in optimizers()
         except InvalidRequestError as refused:
-            taken = str(refused).rpartition("take ")[2]
+            taken = str(refused).rpartition("Take ")[2]
             assert taken in optimizers(), name
 
 
