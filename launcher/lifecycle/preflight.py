@@ -30,6 +30,8 @@ from planner.plan.training_section import KEPT_CHECKPOINTS
 from planner.search.repredict import on_machine, predicted
 
 TRAINING_PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+MODULES = {"apollo-torch": "apollo_torch", "torch-optimi": "optimi"}
+"""Modules of packages that have another name."""
 REPLAN = Phrase("To plan for this machine: plan --gpus auto")
 
 
@@ -282,7 +284,7 @@ def require_packages(plan: Plan) -> None:
             bounds=package.bounds,
         )
         for package in declared_packages()
-        if package.name in wanted and package.standing == "too_old"
+        if MODULES.get(package.name, package.name) in wanted and package.standing == "too_old"
     ]
     if old:
         raise InvalidRequestError(Joined(": ", [Joined("; ", old), INSTALL]))

@@ -22,6 +22,7 @@ from launcher.rehearsal.phases import Phases, random_weights
 from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Comparison, largest_phase, show
 from launcher.rehearsal.tracer import Tracer
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Strategy
 
@@ -130,7 +131,11 @@ def trace_step(
     """
     make_shared_tables()
     on_cuda = plan.hardware.device == "cuda"
-    functions = replaced_functions(on_cuda=on_cuda, packing=plan.batch.packing)
+    functions = replaced_functions(
+        on_cuda=on_cuda,
+        packing=plan.batch.packing,
+        optimizer_library=optimizers()[plan.optimizer.name].library,
+    )
     linear = zero_3_linear() if plan.parallel.zero_stage == 3 else nullcontext()
     with functions, linear, fake_tensors(), tracer:
         rehearse_step(plan, torch.device("cpu"), tracer, make_engine=make_engine, prepare=prepare)

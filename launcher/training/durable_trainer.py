@@ -14,13 +14,20 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
+from launcher.compat.optimi import leave_kernels_to_cuda
 from launcher.compat.transformers import TrainerHooks, UnloggedLoss
 from launcher.faults.failure import NotFiniteError, NotSavedError, is_lost_peer
 from launcher.faults.rank_stages import Stages
 from launcher.run.checkpoints import checkpoint_folder, keep_newest, seal
 from launcher.run.run_directory import RunDirectory
 from launcher.training.model_building import cast_trainable
-from launcher.training.optimizer import lora_plus_optimizer
+from launcher.training.optimizer import (
+    begin_training,
+    lora_plus_optimizer,
+    projected_modules,
+    projects,
+    warm_up_by_schedule_alone,
+)
 from launcher.training.saving import why_not_saved
 from planner.plan.schema import Plan
 
@@ -64,11 +71,19 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
 
     def create_optimizer(self, *models: Any) -> Any:
         """Make the optimizer; for LoRA+ with two learning rates."""
-        if self.optimizer is None and self._plan.optimizer.lora_plus_ratio is not None:
-            self.optimizer = lora_plus_optimizer(
-                self.model, self.args, ratio=self._plan.optimizer.lora_plus_ratio
-            )
-        return super().create_optimizer(*models)
+        fresh = self.optimizer is None
+        if projects(self._plan.optimizer):
+            self.args.optim_target_modules = projected_modules(self.model)
+        with warm_up_by_schedule_alone(self.args):
+            if self.optimizer is None and self._plan.optimizer.lora_plus_ratio is not None:
+                self.optimizer = lora_plus_optimizer(
+                    self.model, self.args, ratio=self._plan.optimizer.lora_plus_ratio
+                )
+            made = super().create_optimizer(*models)
+        if fresh:
+            begin_training(made)
+            leave_kernels_to_cuda(made)
+        return made
 
     def prediction_step(self, *inputs: Any, **options: Any) -> Any:
         """Evaluate one batch."""

@@ -1,5 +1,7 @@
 """The plan's optimizer for a model's trained parameters, as transformers' trainer makes it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -7,7 +9,12 @@ from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, TrainingArguments
 
 from launcher.compat.transformers import trainer_optimizer
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import OptimizerSection
+
+STEPS_WITHOUT_VARIANCE = 5
+"""Steps in which RAdam divides by no variance yet, with the trainer's betas; read:
+schedulefree/radam_schedulefree.py at 1.4.1, step (rho_t)."""
 
 
 def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
@@ -21,9 +28,73 @@ def optimizer_settings(section: OptimizerSection) -> dict[str, Any]:
 
 
 def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimizer:
-    """Return the optimizer without a trainer: a rehearsal has neither data nor a directory."""
+    """Return the optimizer without a trainer: a rehearsal has neither data nor a directory.
+
+    It begins behind the steps that make less than all later ones.
+    """
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
-    return trainer_optimizer(model, arguments)
+    if projects(section):
+        arguments.optim_target_modules = projected_modules(model)
+    optimizer = trainer_optimizer(model, arguments)
+    begin_training(optimizer)
+    for group in optimizer.param_groups:
+        if "silent_sgd_phase" in group:
+            group["k"] = STEPS_WITHOUT_VARIANCE
+        if "update_proj_gap" in group:
+            group["update_proj_gap"] = 1
+    return optimizer
+
+
+def projects(section: OptimizerSection) -> bool:
+    """Return whether the optimizer keeps states of projections of gradients."""
+    return optimizers()[section.name].kept_in == "projected"
+
+
+def projected_modules(model: Any) -> list[str]:
+    """Return the names of the modules whose gradients a low-rank optimizer projects: every
+    ``nn.Linear`` but the head and routers."""
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and module is not head
+        and name.rpartition(".")[2] != "router"
+    ]
+
+
+def begin_training(optimizer: Any) -> None:
+    """Let a new optimizer that averages weights begin with those that train.
+
+    read: schedulefree/adamw_schedulefree.py at 1.4.1: step refuses to run before train was called,
+    which leaves an empty state for each weight. torch/distributed/checkpoint/state_dict.py at 2.13,
+    _init_optim_state, would take these for states, and load none.
+    """
+    train = getattr(optimizer, "train", None)
+    if train is not None:
+        train()
+        optimizer.state.clear()
+
+
+def put_average(optimizer: Any) -> None:
+    """Put the average where the weights are, if the optimizer averages them."""
+    put = getattr(optimizer, "eval", None)
+    if put is not None:
+        put()
+
+
+@contextmanager
+def warm_up_by_schedule_alone(arguments: TrainingArguments) -> Iterator[None]:
+    """Make optimizers without a warm-up of their own, beside that of the schedule.
+
+    read: transformers/trainer_optimizer.py at 5.23.0, _get_schedule_free_optimizer, which hands on
+    a share of all steps as a number of steps.
+    """
+    share, arguments.warmup_steps = arguments.warmup_steps, 0
+    try:
+        yield
+    finally:
+        arguments.warmup_steps = share
 
 
 def lora_plus_optimizer(

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 import torch
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
+from launcher.compat.apollo import load_projections
 from launcher.compat.deepspeed import load_tensors_alone
 from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs
@@ -44,6 +45,7 @@ from launcher.training.environment import describe_environment
 from launcher.training.fully_sharded import shard
 from launcher.training.measurements import gather, rank_memory
 from launcher.training.model_building import build_model, cast_trainable, pin_attention_backends
+from launcher.training.optimizer import projects
 from launcher.training.packed_batches import CheckDocumentsApart, packed_collator
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
@@ -106,6 +108,8 @@ def train(
     stages.enter("load", 0)
     join_process_group(plan)
     load_tensors_alone(zero=plan.parallel.zero_stage > 0)
+    if projects(plan.optimizer):
+        load_projections()
     pin_attention_backends()
     arguments = training_arguments(plan, run.path)
     require_same_data(gather(inputs.data_key))

@@ -11,6 +11,7 @@ from launcher.faults.failure import NotSavedError
 from launcher.storage.whole_folders import whole_folder
 from launcher.training.fully_sharded import whole_weights
 from launcher.training.model_building import cast_trainable
+from launcher.training.optimizer import put_average
 from planner.base.units import MIB
 from planner.plan.schema import Plan
 
@@ -29,6 +30,7 @@ def save_result(plan: Plan, trainer: Any, target: Path, new_stops: Mapping[str, 
     A full model is written in the precision in which its matrices were multiplied. Raises
     ``NotSavedError`` if it cannot be written.
     """
+    put_average(trainer.optimizer)
     model = trainer.accelerator.unwrap_model(trainer.model)
     options: dict[str, Any] = {}
     if plan.parallel.zero_stage == 3:

@@ -33,7 +33,7 @@ def state_sizes(
         for tensor in tensors
         for state in tensor_states(optimizer, tensor, width=width, device=device)
     ]
-    states = [*shared_states(optimizer, tensors), *own]
+    states = [*shared_states(optimizer, tensors, device), *own]
     return [state.num_bytes for state in states if not state.paged]
 
 

@@ -9,7 +9,8 @@ from planner.datasets.training_data import TrainingData
 from planner.decision.request import Request
 from planner.models.adapter_targets import divided, expert_targets, lora_targets
 from planner.models.traced_model import TracedSpec
-from planner.plan.schema import AdapterSection, OptimizerSection
+from planner.plan.optimizer_presets import optimizers
+from planner.plan.schema import AdapterSection, OptimizerSection, ScheduleSection
 from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method, Strategy
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
@@ -33,6 +34,7 @@ def workload(request: Request, method: Method) -> Workload:
         "attention": request.attention or recipe.attention or "sdpa",
         "epochs": request.epochs or recipe.epochs,
         "optimizer": _optimizer(request, recipe.optimizer),
+        "schedule": _schedule(request, recipe.schedule),
         "activation_offloading": bool(request.activation_offloading),
     }
     if recipe.adapter is not None:
@@ -138,11 +140,21 @@ def _loss(request: Request, recipe: Recipe) -> Loss:
 
 
 def _optimizer(request: Request, optimizer: OptimizerSection) -> OptimizerSection:
+    name = request.optimizer or optimizer.name
     return structs.replace(
         optimizer,
-        name=request.optimizer or optimizer.name,
+        name=name,
         learning_rate=request.learning_rate or optimizer.learning_rate,
+        weight_decay=optimizer.weight_decay if optimizers()[name].decays else 0.0,
     )
+
+
+def _schedule(request: Request, schedule: ScheduleSection) -> ScheduleSection:
+    """Return the recipe's schedule, constant for an option's optimizer that averages weights
+    instead."""
+    if request.optimizer is None or not optimizers()[request.optimizer].averages:
+        return schedule
+    return structs.replace(schedule, kind="constant")
 
 
 def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:

@@ -11,6 +11,7 @@ from planner.hardware.cluster import Device
 from planner.memory.micro_batch import largest_moment
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.tape.tensors import Storage, StorageEvent, allocated
+from planner.workload.optimizers import projected_elements
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
@@ -106,6 +107,18 @@ def _adamw(step: OptimizerStep) -> None:
             del divided
 
 
+def _schedule_free(step: OptimizerStep) -> None:
+    """Mirror schedulefree/adamw_schedulefree.py and radam_schedulefree.py, which update many
+    tensors at once on any device, and hold a group's denominators until there are the next one's.
+    """
+    _denominators: list[Storage] = []
+    for group in step.groups:
+        if group:
+            made = [step.new(x.elements, step.width, "denominator") for x in group]
+            _denominators = made
+            del made
+
+
 def _sgd(step: OptimizerStep) -> None:
     """Mirror torch/optim/sgd.py."""
     for number, group in enumerate(step.groups):
@@ -176,12 +189,78 @@ def _adafactor(step: OptimizerStep) -> None:
         del _negative
 
 
+def _stable_adamw(step: OptimizerStep) -> None:
+    """Mirror optimi/stableadamw.py: on CUDA _triton_stableadamw, which works in place, else
+    _single_param_stableadamw."""
+    if step.device == "cuda":
+        return
+    for tensor in (x for group in step.groups for x in group):
+        square = step.new(tensor.elements, step.width, "squared gradient")
+        largest = step.new(tensor.elements, step.width, "variance, at least epsilon")
+        del largest
+        mean = step.new(1, step.width, "mean of the squares")
+        _rms = step.new(1, step.width, "root of the mean")
+        del mean, square
+        _root = step.new(tensor.elements, step.width, "root of the variance")
+        del _root, _rms
+
+
+def _apollo(step: OptimizerStep) -> None:
+    """Mirror apollo_torch/apollo.py, AdamW.step, in a step that renews projections: its variables
+    are held to the next tensor.
+
+    read: transformers/trainer_optimizer.py at 5.23.0, _setup_low_rank_optimizer, for the order.
+    """
+    _low = _denominator = _update = _scaled = _factor = _norm = _limiter = None
+    projected = [tensor for tensor in step.tensors if tensor.role == "matrix"]
+    for tensor in (x for x in step.tensors if x.role != "matrix"):
+        _low = None
+        _denominator = step.new(tensor.elements, step.width, "denominator")
+        _update = step.new(tensor.elements, step.width, "update")
+    for tensor in projected:
+        _low = None
+        projection, low, _ = projected_elements(tensor)
+        _project(step, tensor.elements, projection)
+        _low = step.new(low, step.width, "projected gradient")
+        _denominator = step.new(low, step.width, "denominator")
+        _update = step.new(low, step.width, "projected update")
+        _factor = _scaling_factor(step, max(tensor.shape))
+        _scaled = step.new(tensor.elements, step.width, "scaled gradient")
+        _norm = step.new(1, step.width, "norm of the scaled gradient")
+        _limiter = step.new(1, step.width, "limiter")
+        _scaled = step.new(tensor.elements, step.width, "limited gradient")
+        _update = _scaled
+
+
+def _project(step: OptimizerStep, elements: int, projection: int) -> None:
+    """Mirror apollo_torch/random_projector.py, get_orthogonal_matrix."""
+    narrow = step.width < FP32_BYTES
+    _matrix = step.new(elements, FP32_BYTES, "gradient in fp32") if narrow else None
+    random = step.new(projection, FP32_BYTES, "random numbers")
+    divided = step.new(projection, FP32_BYTES, "projection in fp32")
+    del random
+    if narrow:
+        _cast = step.new(projection, step.width, "projection")
+    del divided
+
+
+def _scaling_factor(step: OptimizerStep, longer: int) -> Storage:
+    _norm = step.new(longer, step.width, "norms of the update")
+    before = step.new(longer, step.width, "norms of the gradient")
+    _after = step.new(longer, step.width, "norms and epsilon")
+    del before
+    return step.new(longer, step.width, "scaling factor")
+
+
 _UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
     "fused": _fused,
     "adamw": _adamw,
     "adagrad": _adagrad,
+    "apollo": _apollo,
     "rmsprop": _rmsprop,
+    "schedule_free": _schedule_free,
     "sgd": _sgd,
+    "stable_adamw": _stable_adamw,
     "adafactor": _adafactor,
 }
 

@@ -8,7 +8,10 @@ from planner.base.phrases import Phrase
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 
-OptimizerLibrary = Literal["torch", "transformers", "bitsandbytes"]
+OptimizerLibrary = Literal[
+    "torch", "transformers", "bitsandbytes", "schedulefree", "optimi", "apollo_torch"
+]
+"""Modules that have them."""
 
 
 class OptimizerSpec(Spec):
@@ -17,12 +20,24 @@ class OptimizerSpec(Spec):
     name: str
     library: OptimizerLibrary
     class_name: str
-    step: Literal["fused", "adamw", "adafactor", "adagrad", "rmsprop", "sgd"]
+    step: Literal[
+        "fused",
+        "adamw",
+        "adafactor",
+        "adagrad",
+        "apollo",
+        "rmsprop",
+        "schedule_free",
+        "sgd",
+        "stable_adamw",
+    ]
     states: int
     stacked: int = 1
-    kept_in: Literal["parameter", "fp32", "8bit", "factored"]
+    kept_in: Literal["parameter", "fp32", "8bit", "factored", "compensated", "projected"]
     counter: Literal["device", "host", "none"]
     paged: bool = False
+    averages: bool = False
+    decays: bool = True
     source: str
 
     @property
@@ -38,8 +53,9 @@ class OtherOptimizer(Spec):
 
     names: list[str]
     instead: str
-    needs: str | None = None
-    """What they need that a plan does not have; None where ``instead`` is the same optimizer."""
+    reason: str | None = None
+    """Why they are refused; None where ``instead`` is the same optimizer."""
+    source: str | None = None
 
 
 class _Optimizers(Spec):
@@ -75,13 +91,13 @@ def optimizer_name(text: str) -> str:
         return wanted
     other = other_optimizers().get(wanted)
     if other is not None:
-        if other.needs is None:
+        if other.reason is None:
             return other.instead
         raise InvalidRequestError(
             Phrase(
-                "optimizer {name} needs {needs}, which a plan does not have: take {instead}",
+                "optimizer {name} is refused: {reason}. Take {instead}",
                 name=wanted,
-                needs=Phrase(other.needs),
+                reason=Phrase(other.reason),
                 instead=other.instead,
             )
         )

@@ -23,7 +23,7 @@ from planner.hardware.cluster import Device
 from planner.hardware.network import network_name
 from planner.plan.bounds import RANKS_OF_EXPERTS, Samples, SequenceLength
 from planner.plan.data_section import DataSection
-from planner.plan.optimizer_presets import optimizer_name
+from planner.plan.optimizer_presets import optimizer_name, optimizers
 from planner.plan.prediction_section import PredictionSection
 from planner.plan.training_section import TrainingSection
 from planner.plan.vocabulary import (
@@ -364,6 +364,10 @@ class OptimizerSection(Spec):
             structs.force_setattr(self, "name", optimizer_name(self.name))
         except UserError as error:
             raise ValueError(error.message) from error
+        if self.weight_decay and not optimizers()[self.name].decays:
+            raise ValueError(
+                Phrase("transformers hands {name} no weight decay: set it to 0", name=self.name)
+            )
 
 
 class ScheduleSection(Spec):

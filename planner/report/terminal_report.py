@@ -14,6 +14,7 @@ from planner.base.units import MIB, format_count, format_gib, short_gib
 from planner.decision.choose import Decision
 from planner.hardware.cluster import PROCESS_BYTES
 from planner.memory.device_memory import overheads
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import PARTS, PHASE_TITLES, PHASES
 from planner.report.alternatives_table import alternatives_section
 from planner.report.data_rows import data_rows
@@ -139,10 +140,13 @@ def _optimizer_line(decision: Decision) -> list[tuple[str, RenderableType]]:
     """Return the optimizer where an option names it; its other settings stay the recipe's."""
     if decision.request.optimizer is None:
         return []
+    name = decision.request.optimizer
+    averages = optimizers()[name].averages
     at_rate = Phrase(
-        "{optimizer}, at the recipe's learning rate of {rate:g}",
-        optimizer=decision.request.optimizer,
+        "{optimizer}, at the recipe's learning rate of {rate:g}{constant}",
+        optimizer=name,
         rate=decision.chosen.workload.settings.optimizer.learning_rate,
+        constant=Phrase(", which does not fall: weights are averaged") if averages else "",
     )
     return [("", at_rate)]
 

@@ -11,6 +11,13 @@ from planner.plan.optimizer_presets import OptimizerSpec
 from planner.workload.trained_tensors import TrainedTensor
 
 SCALAR_BYTES = 4
+FLAG_BYTES = 1
+"""Bytes of what stands for no compensation; read: optimi/stableadamw.py at 0.3.3, _init_state."""
+NUM_GROUPS = 2
+"""Groups of parameters, even where no parameter decays; read: transformers/trainer.py at 5.23.0,
+create_optimizer."""
+PROJECTED_RANK = 128
+"""read: transformers/trainer_optimizer.py at 5.23.0, _get_apollo_optimizer."""
 QUANTIZED_BLOCK = 256
 """Number of elements that share a scale in an 8-bit state."""
 SMALLEST_QUANTIZED = 4096
@@ -63,10 +70,25 @@ def tensor_states(
         states += [
             OptimizerState(share * blocks, FP32_BYTES, "scale") for share in optimizer.tensor_shares
         ]
+    states += [
+        OptimizerState(1, size, "counter") for size in _scalars(optimizer, tensor, width, device)
+    ]
     on_device = optimizer.counter == "device" or (optimizer.counter, device) == ("host", "cpu")
     if on_device:
         states.append(OptimizerState(1, SCALAR_BYTES, "counter"))
     return states
+
+
+def _scalars(
+    optimizer: OptimizerSpec, tensor: TrainedTensor, width: int, device: Device
+) -> list[int]:
+    """Return the bytes of each scalar beside the values."""
+    if is_projected(optimizer, tensor):
+        return [width]
+    if optimizer.kept_in != "compensated":
+        return []
+    of_kernels = [SCALAR_BYTES] if width < FP32_BYTES else [SCALAR_BYTES, FLAG_BYTES]
+    return [width, *(of_kernels if device == "cuda" else [])]
 
 
 def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list[tuple[int, int]]:
@@ -75,11 +97,36 @@ def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list
         rows, columns = tensor.shape[-2:]
         stacked = tensor.elements // (rows * columns)
         return [(stacked * rows, FP32_BYTES), (stacked * columns, FP32_BYTES)]
-    if optimizer.kept_in == "parameter":
+    if is_projected(optimizer, tensor):
+        return [(elements, width) for elements in projected_elements(tensor)]
+    if optimizer.kept_in in ("parameter", "compensated", "projected"):
         size = width
     else:
         size = 1 if is_quantized(optimizer, tensor) else FP32_BYTES
-    return [(share * tensor.elements, size) for share in optimizer.tensor_shares]
+    return [(share * tensor.elements, size) for share in value_shares(optimizer, width)]
+
+
+def value_shares(optimizer: OptimizerSpec, width: int) -> tuple[int, ...]:
+    """Return the size of each tensor of values, in sizes of a parameter of ``width`` bytes per
+    element."""
+    shares = optimizer.tensor_shares
+    if optimizer.kept_in == "compensated" and width < FP32_BYTES:
+        shares += (1,)
+    return shares
+
+
+def is_projected(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
+    """Return whether the optimizer keeps states of a projection of the tensor's gradient."""
+    return optimizer.kept_in == "projected" and tensor.role == "matrix"
+
+
+def projected_elements(tensor: TrainedTensor) -> tuple[int, int, int]:
+    """Return the elements of a matrix's projection, and twice those of what it projects to.
+
+    read: apollo_torch/random_projector.py at 1.0.3, project: the longer side stays.
+    """
+    longer, shorter = max(tensor.shape), min(tensor.shape)
+    return PROJECTED_RANK * shorter, PROJECTED_RANK * longer, PROJECTED_RANK * longer
 
 
 def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
@@ -92,9 +139,12 @@ def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
 
 
 def shared_states(
-    optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor]
+    optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor], device: Device
 ) -> list[OptimizerState]:
-    """Return the tables that the states of all tensors share."""
+    """Return the tables that the states of all tensors share, and counters of the groups of
+    transformers' trainer."""
+    if optimizer.kept_in == "compensated" and device == "cpu":
+        return [OptimizerState(1, SCALAR_BYTES, "counter")] * NUM_GROUPS
     if any(is_quantized(optimizer, tensor) for tensor in tensors):
         table = OptimizerState(QUANTIZATION_MAP_ELEMENTS, FP32_BYTES, "table")
         return [table] * len(optimizer.tensor_shares)
@@ -114,7 +164,7 @@ def states_bytes(
     optimizer: OptimizerSpec, tensors: Mapping[TrainedTensor, int], *, width: int, device: Device
 ) -> StatesBytes:
     """Return the bytes of all states of ``tensors``, which counts the tensors of each kind."""
-    counted = [(state, 1) for state in shared_states(optimizer, tensors)]
+    counted = [(state, 1) for state in shared_states(optimizer, tensors, device)]
     for tensor, count in tensors.items():
         for state in tensor_states(optimizer, tensor, width=width, device=device):
             counted.append((state, count))

@@ -21,9 +21,10 @@ from planner.models.recurrent_shape import OwnParameter
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
-Role = Literal["weight", "embedding", "vector"]
-"""What a parameter is. A vector is a norm's weight or a bias, which does not decay; read:
-transformers/trainer.py at 5.23.0, get_decay_parameter_names."""
+Role = Literal["matrix", "weight", "embedding", "vector"]
+"""What a parameter is. A matrix is the weight of an ``nn.Linear``, but for the head and routers. A
+vector is a norm's weight or a bias, which does not decay; read: transformers/trainer.py at 5.23.0,
+get_decay_parameter_names."""
 EXPERTS = ".experts."
 """Part of a parameter's name between its layer and its expert matrix."""
 TRANSPOSED = ("gpt2",)
@@ -217,18 +218,22 @@ def _matrix(workload: Workload, matrix: Linear, name: str, is_adapted: bool) -> 
     if not matrix.tied and (workload.settings.quantization is None or matrix.whole):
         shape = (matrix.out_features, matrix.in_features)
         transposed = workload.model.model_type in TRANSPOSED
-        yield Sized(name, shape[::-1] if transposed else shape, full)
+        yield Sized(name, shape[::-1] if transposed else shape, full, _role_of(transposed))
     if matrix.bias:
         yield Sized(f"{name}.bias", (matrix.out_features,), full, "vector")
     if is_adapted:
         yield from _adapter(workload, matrix, name)
 
 
+def _role_of(transposed: bool) -> Role:
+    return "weight" if transposed else "matrix"
+
+
 def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:
     adapter = workload.settings.adapter
     assert adapter is not None
-    yield Sized(f"{name}.lora_A", (adapter.rank, matrix.in_features), True)
-    yield Sized(f"{name}.lora_B", (matrix.out_features, adapter.rank), True)
+    yield Sized(f"{name}.lora_A", (adapter.rank, matrix.in_features), True, "matrix")
+    yield Sized(f"{name}.lora_B", (matrix.out_features, adapter.rank), True, "matrix")
     if adapter.dora:
         yield Sized(f"{name}.magnitude", (matrix.out_features,), True)
 
@@ -239,8 +244,8 @@ def _expert_adapters(workload: Workload, matrix: Linear, num_experts: int) -> It
     adapter = workload.settings.adapter
     assert adapter is not None
     ranks = num_experts * adapter.rank
-    yield Sized(f"{matrix.name}.lora_A", (ranks, matrix.in_features), True)
-    yield Sized(f"{matrix.name}.lora_B", (matrix.out_features, ranks), True)
+    yield Sized(f"{matrix.name}.lora_A", (ranks, matrix.in_features), True, "matrix")
+    yield Sized(f"{matrix.name}.lora_B", (matrix.out_features, ranks), True, "matrix")
 
 
 def _experts(experts: ExpertsSpec, hidden_size: int, full: bool) -> Iterator[Sized]:

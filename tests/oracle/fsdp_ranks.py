@@ -20,7 +20,8 @@ from launcher.rehearsal.tracer import Tracer
 from launcher.training import fully_sharded
 from launcher.training.fully_sharded import shard
 from launcher.training.model_building import build_model, cast_trainable
-from tests.oracle.gloo_ranks import forward, losses_as_on_cuda, optimizer_of, set_up, trace_cases
+from launcher.training.optimizer import build_optimizer
+from tests.oracle.gloo_ranks import forward, losses_as_on_cuda, set_up, trace_cases
 from tests.oracle.zero_cases import ZeroCase
 
 STEPS = 2
@@ -40,7 +41,7 @@ def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
         for constant in constants(model):
             tracer.assign(constant, "weights")
         trained = [x for x in model.parameters() if x.requires_grad]
-        optimizer = optimizer_of(model)
+        optimizer = build_optimizer(case.workload.settings.optimizer, model)
         for step in range(STEPS):
             last = step == STEPS - 1
             for micro_batch in range(case.steps):

@@ -20,6 +20,7 @@ CASES = (
     ZeroCase(method="qlora", strategy="fsdp", mixture=True, on_experts=True, checkpointing=True),
     ZeroCase(method="full", strategy="fsdp", pure=True),
     ZeroCase(method="full", strategy="fsdp", compute="fp32"),
+    ZeroCase(method="full", strategy="fsdp", optimizer="schedule_free_adamw"),
 )
 EXACT = 0.0003
 """Relative: the counters of a step and the norms of gradients are scalars."""

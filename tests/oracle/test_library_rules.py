@@ -6,6 +6,7 @@ attention-compiled a compiler, and is read in transformers' source; eager-on-cpu
 
 import contextlib
 from collections.abc import Iterator
+from importlib import import_module
 from inspect import getsource, signature
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,15 +27,20 @@ from transformers import (
 )
 from transformers.models.falcon.modeling_falcon import FalconForCausalLM
 
+from launcher.compat.deepspeed import compile_no_collectives
 from launcher.compat.transformers import trainer_optimizer
+from launcher.training.optimizer import begin_training
 from launcher.training.text_model import towers
 from planner.memory.model_states import frozen_bytes
 from planner.models.model_presets import load_model
+from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import METHODS, Attention
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
+from planner.workload.optimizers import states_bytes
 from planner.workload.rules import rule_book
 from planner.workload.settings import settings_of
+from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
 
@@ -53,6 +59,11 @@ SEEN = {
     "full-beside-towers",
     "bitsandbytes-cpu",
     "adafactor-zero",
+    "averaged-weights-zero",
+    "apollo-adapters",
+    "apollo-zero",
+    "stable-adamw-fsdp",
+    "stable-adamw-zero",
     "bitsandbytes-zero",
     "untested-optimizer-zero",
     "attention-packages",
@@ -113,15 +124,22 @@ def _alone(tmp_path: Path) -> Iterator[None]:
         ("adamw_torch", True),
         ("sgd", True),
         ("rmsprop", True),
+        ("schedule_free_adamw", True),
+        ("schedule_free_radam", True),
+        ("schedule_free_sgd", True),
         ("adafactor", False),
         ("adamw_8bit", False),
+        ("apollo_adamw", False),
     ],
 )
 def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) -> None:
-    module = torch.nn.Linear(64, 64)
+    module = torch.nn.Sequential(torch.nn.Linear(64, 64))
     fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
-    arguments = TrainingArguments(output_dir="unused", use_cpu=True, optim=name)
+    arguments = TrainingArguments(
+        output_dir="unused", use_cpu=True, optim=name, optim_target_modules="all-linear"
+    )
     optimizer = trainer_optimizer(module, arguments)
+    begin_training(optimizer)
     module(torch.ones(2, 64)).sum().backward()
     raised = contextlib.nullcontext() if takes_shards else pytest.raises(RuntimeError)
     with raised:
@@ -204,6 +222,105 @@ def test_adafactor_factors_a_matrix_and_no_flat_shard() -> None:
         optimizer = Adafactor([parameter])
         optimizer.step()
         assert ("exp_avg_sq_row" in optimizer.state[parameter]) == factored
+
+
+def test_apollo_projects_a_matrix_and_no_flat_shard() -> None:
+    from apollo_torch import APOLLOAdamW
+
+    settings = {"rank": 2, "proj": "random", "update_proj_gap": 1, "scale": 1.0}
+    settings |= {"proj_type": "std", "scale_type": "channel"}
+    for shape, raised in (
+        ((8, 8), contextlib.nullcontext()),
+        ((64,), pytest.raises(IndexError)),
+    ):
+        parameter = torch.nn.Parameter(torch.ones(shape))
+        parameter.grad = torch.ones(shape)
+        with raised:
+            APOLLOAdamW([{"params": [parameter], **settings}]).step()
+
+
+def test_states_of_apollo_are_larger_than_adapters() -> None:
+    model = load_model("llama-2-7b").spec
+    states = {}
+    for name in ("apollo_adamw", "adamw_torch"):
+        work = Workload(model=model, settings=settings_of(load_recipe("lora")), compute="bf16")
+        tensors = counted_tensors(work)
+        states[name] = states_bytes(optimizers()[name], tensors, width=4, device="cuda").on_device
+    assert states["apollo_adamw"] > 2 * states["adamw_torch"]
+
+
+def test_stable_adamw_scales_the_step_of_a_tensor_and_no_part_of_a_flat_shard() -> None:
+    from optimi import StableAdamW
+
+    def updated(*parts: tuple[int, int]) -> torch.Tensor:
+        """Both halves after two steps, the first half's second gradient being large."""
+        whole, second = torch.zeros(8), torch.tensor([100.0] * 4 + [1.0] * 4)
+        parameters = [torch.nn.Parameter(whole[slice(*part)].clone()) for part in parts]
+        optimizer = StableAdamW(parameters, lr=0.1)
+        for gradient in (torch.ones(8), second):
+            for parameter, part in zip(parameters, parts, strict=True):
+                parameter.grad = gradient[slice(*part)].clone()
+            optimizer.step()
+        return torch.cat([parameter.detach() for parameter in parameters])
+
+    assert not torch.allclose(updated((0, 4), (4, 8))[4:], updated((0, 8))[4:])
+
+
+@pytest.mark.usefixtures("_alone")
+def test_stable_adamw_hands_shards_of_fsdp_to_its_kernels(monkeypatch: Any) -> None:
+    """Which raise there, seen on simulated cards."""
+    from optimi import stableadamw, utils
+
+    library = import_module(stableadamw.__module__)
+    handed = list[tuple[bool, str]]()
+    monkeypatch.setattr(utils, "HAS_TRITON", True)
+    monkeypatch.setattr(
+        library,
+        "stableadamw",
+        lambda **given: handed.append((given["triton"], type(given["params"][0]).__name__)),
+    )
+    module = torch.nn.Linear(8, 8, bias=False)
+    fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
+    module.weight.grad = torch.ones_like(module.weight)
+    library.StableAdamW(module.parameters(), lr=0.1).step()
+    assert handed == [(True, "DTensor")]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.usefixtures("_alone")
+def test_under_zero_an_average_does_not_reach_the_model(monkeypatch: Any) -> None:
+    import deepspeed
+    from accelerate.utils.deepspeed import DeepSpeedOptimizerWrapper
+    from schedulefree import SGDScheduleFree
+
+    for variable, value in (("LOCAL_RANK", "0"), ("DS_ACCELERATOR", "cpu")):
+        monkeypatch.setenv(variable, value)
+    compile_no_collectives()
+    module = torch.nn.Linear(8, 8)
+    averaging = SGDScheduleFree(module.parameters(), lr=0.1)
+    averaging.train()
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        optimizer=averaging,
+        dist_init_required=False,
+        config={
+            "train_batch_size": 1,
+            "bf16": {"enabled": True},
+            "zero_optimization": {"stage": 1},
+            "zero_allow_untested_optimizer": True,
+        },
+    )
+    for _ in range(2):
+        engine.backward(engine(torch.ones(1, 8, dtype=torch.bfloat16)).float().square().sum())
+        engine.step()
+    weights = module.weight.detach().clone()
+    (shard,) = engine.optimizer.single_partition_of_fp32_groups
+    trained = shard.detach().clone()
+    wrapped = DeepSpeedOptimizerWrapper.__new__(DeepSpeedOptimizerWrapper)
+    wrapped.optimizer = engine.optimizer
+    wrapped.eval()
+    assert not torch.equal(shard, trained)
+    assert torch.equal(module.weight, weights)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 from msgspec import structs
 
+from launcher.compat.optimi import leave_kernels_to_cuda
 from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.operator_rules import CUDA_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
 from launcher.rehearsal.tracer import Tracer
-from launcher.training.optimizer import build_optimizer
+from launcher.training.optimizer import build_optimizer, projected_modules
 from planner.base.preset_files import preset_names
 from planner.base.units import ALLOCATOR_BLOCK_BYTES
 from planner.hardware.cluster import Device
@@ -46,11 +48,12 @@ def workload(name: str, method: Method, shape: str, decay: float = 0.0) -> Workl
 
 
 @contextmanager
-def world(device: Device) -> Iterator[None]:
+def world(device: Device, name: str) -> Iterator[None]:
     """Real tensors for a plan on the CPU; for CUDA fake ones, and CUDA's defaults."""
     on_cuda = device == "cuda"
     fake: Any = fake_tensors() if on_cuda else nullcontext()
-    with replaced_functions(on_cuda=on_cuda), fake:
+    library = optimizers()[name].library
+    with replaced_functions(on_cuda=on_cuda, optimizer_library=library), fake:
         yield
 
 
@@ -68,11 +71,18 @@ def give_new_weights(model: Any) -> list[torch.nn.Parameter]:
     return list(made.values())
 
 
+def limit_growth(optimizer: torch.optim.Optimizer) -> None:
+    """Have the next update of APOLLO be limited, as one is that has grown."""
+    for state in optimizer.state.values():
+        if "scaled_grad" in state:
+            state["scaled_grad"].mul_(0.5)
+
+
 def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tuple[int, int]:
     """Bytes of the states, and of what the second step makes at its largest moment."""
     tracer = Tracer(CUDA_RULES if device == "cuda" else None, left_out=("weights",))
     model = prepare(build(work.model), work, zero_stage=zero_stage)
-    with world(device):
+    with world(device, work.settings.optimizer.name):
         trained = give_new_weights(model)
         settings = work.settings.optimizer
         for parameter in trained:
@@ -82,6 +92,7 @@ def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tu
         with tracer:
             optimizer = build_optimizer(settings, model)
             optimizer.step()
+            limit_growth(optimizer)
             states = tracer.live_bytes
             with tracer.phase("optimizer_step"):
                 _norm = torch.nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
@@ -91,8 +102,11 @@ def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tu
 
 def counted_on_the_host(name: str, work: Workload, device: Device) -> int:
     """Bytes that a trace for CUDA counts, and that stay on the host: the table, and RMSprop's
-    counters, which ``torch.zeros`` makes without a device."""
+    counters, which ``torch.zeros`` makes without a device; less those of scalars that StableAdamW
+    makes with a device, which a trace takes for the host's."""
     optimizer = optimizers()[name]
+    if (name, device) == ("stable_adamw", "cuda"):
+        return -ALLOCATOR_BLOCK_BYTES * len(trained_tensors(work))
     if (optimizer.kept_in, optimizer.states) == ("8bit", 1):
         return UNUSED_TABLE_BYTES
     made_without_device = (name, device) == ("rmsprop", "cuda")
@@ -148,7 +162,8 @@ def test_every_state_is_a_tensor_of_the_state_dictionary(name: str) -> None:
     found = [
         value.nbytes
         for state in optimizer.state.values()
-        for value in state.values()
+        for each in state.values()
+        for value in (getattr(each, "ortho_matrix", each),)
         if isinstance(value, torch.Tensor) and value.data_ptr() not in shared
     ]
     ours = [
@@ -164,8 +179,14 @@ def test_every_state_is_a_tensor_of_the_state_dictionary(name: str) -> None:
 def test_trained_tensors_have_the_models_shapes(shape: str, method: Method, dora: bool) -> None:
     work = workload_of(SHAPES[shape], method, "bf16", 0.0, "all-linear", dora=dora)
     model = prepare(build(work.model), work, zero_stage=0)
-    found = sorted(tuple(x.shape) for x in model.parameters() if x.requires_grad)
-    assert sorted(tensor.shape for tensor in trained_tensors(work)) == found
+    projected = {f"{name}.weight" for name in projected_modules(model)}
+    found = sorted(
+        (tuple(x.shape), name in projected)
+        for name, x in model.named_parameters()
+        if x.requires_grad
+    )
+    ours = [(tensor.shape, tensor.role == "matrix") for tensor in trained_tensors(work)]
+    assert sorted(ours) == found
 
 
 @pytest.mark.parametrize("name", preset_names("models"))
@@ -174,6 +195,38 @@ def test_trained_tensors_are_all_parameters(name: str) -> None:
     work = Workload(model=model, settings=settings_of(load_recipe("full")), compute="bf16")
     trained = sum(tensor.elements for tensor in trained_tensors(work))
     assert trained == model.num_params - model.untrained_params
+
+
+def test_stable_adamw_takes_kernels_wherever_triton_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So launch turns them off on the CPU."""
+    from optimi import stableadamw, utils
+
+    module = import_module(stableadamw.__module__)
+    taken = list[bool]()
+    monkeypatch.setattr(utils, "HAS_TRITON", True)
+    monkeypatch.setattr(module, "stableadamw", lambda **given: taken.append(given["triton"]))
+    for on_cuda_alone in (False, True):
+        weight = torch.nn.Parameter(torch.ones(2))
+        weight.grad = torch.ones(2)
+        optimizer = module.StableAdamW([weight], lr=0.1)
+        if on_cuda_alone:
+            leave_kernels_to_cuda(optimizer)
+        optimizer.step()
+    assert taken == [True, False]
+
+
+def test_what_refused_optimizers_do() -> None:
+    """As presets/other_optimizers.yaml says of those that are installed."""
+    from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
+
+    weight = torch.nn.Parameter(torch.ones(4))
+    with pytest.raises(ValueError, match="only supports 2D"):
+        torch.optim.Muon([weight])
+    weight.grad = torch.ones(4)
+    inner = torch.optim.AdamW([weight])
+    inner.step()
+    assert inner.state_dict()["state"]
+    assert not LayerWiseDummyOptimizer({weight: inner}).state_dict()["state"]
 
 
 def test_names_are_transformers_own() -> None:

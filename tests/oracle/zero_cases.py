@@ -64,6 +64,7 @@ class ZeroCase:
     """Whether the model is one of experts."""
     on_experts: bool = False
     """Whether adapters are on experts, too."""
+    optimizer: str = "adamw_torch_fused"
 
     @property
     def shape(self) -> ModelSpec:
@@ -74,8 +75,10 @@ class ZeroCase:
         targets = ("all-linear", "experts") if self.on_experts else "all-linear"
         work = workload_of(self.shape, self.method, self.compute, 0.0, targets)
         work = structs.replace(work, pure=self.pure)
-        changes = {"sequence_length": self.sequence_length, "loss": self.loss}
-        return work.with_settings(**changes)
+        optimizer = structs.replace(work.settings.optimizer, name=self.optimizer)
+        return work.with_settings(
+            sequence_length=self.sequence_length, loss=self.loss, optimizer=optimizer
+        )
 
     @property
     def layout(self) -> Layout:

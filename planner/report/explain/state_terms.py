@@ -14,6 +14,7 @@ from planner.workload.optimizers import (
     StateRole,
     shared_states,
     tensor_states,
+    value_shares,
 )
 from planner.workload.quantization import quantized_tensors
 from planner.workload.trained_tensors import TrainedTensor
@@ -132,7 +133,7 @@ def optimizer_states(
     paged: bool = False,
 ) -> Expression:
     """Return the optimizer's states of the allocator's memory, or those of managed memory."""
-    counted = Counter(shared_states(optimizer, tensors))
+    counted = Counter(shared_states(optimizer, tensors, device))
     for tensor, count in tensors.items():
         for state in tensor_states(optimizer, tensor, width=width, device=device):
             counted[state] += count
@@ -141,16 +142,17 @@ def optimizer_states(
     for state, count in there.items():
         sizes[state.role, state.width] += count * state.elements
     addends = [
-        _numbers(optimizer, role, elements) * bytes_of(size)
+        _numbers(optimizer, role, elements, size) * bytes_of(size)
         for (role, size), elements in sizes.items()
     ]
     return total(*addends, *([] if paged else [_padding(_lost(there))]))
 
 
-def _numbers(optimizer: OptimizerSpec, role: StateRole, elements: int) -> Expression:
+def _numbers(optimizer: OptimizerSpec, role: StateRole, elements: int, width: int) -> Expression:
     """Return the elements of one role, by state where each tensor has several alike."""
-    states = len(optimizer.tensor_shares) if role == "table" else optimizer.states
-    if role == "counter" or states == 1:
+    shares = value_shares(optimizer, width)
+    states = len(shares) if role == "table" else sum(shares)
+    if role == "counter" or states == 1 or optimizer.kept_in == "projected":
         return Count(elements, ROLES[role])
     return Count(elements // states, ROLES[role]) * Count(states, Phrase("states"))
 

@@ -38,8 +38,13 @@ METHODS: dict[str, dict[str, Any]] = {
         "model__num_params": 255_040,
         "model__trainable_params": 39_936,
     },
-    "lora": {"adapter": DROPOUT, "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0}},
-    "full": full(optimizer__name="adafactor"),
+    "lora": {
+        "adapter": DROPOUT,
+        "optimizer__name": "schedule_free_adamw",
+        "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0, "evaluation": EVALUATION},
+        "data__validation_fraction": 0.25,
+    },
+    "full": full(optimizer__name="apollo_adamw"),
     "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
     "zero3": full(
         parallel=parallel("zero3"),
@@ -61,6 +66,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "adapter": DROPOUT,
         "parallel": parallel("fsdp"),
         "precision": SIXTEEN_BIT,
+        "optimizer__name": "schedule_free_radam",
         **TWO_RANKS,
     },
 }
@@ -97,7 +103,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert rows(done) == expected
     assert result(done) == weights
     assert evaluations(done) == looked_at
-    assert bool(looked_at) == (method in ("zero3", "fsdp"))
+    assert bool(looked_at) == (method in ("lora", "zero3", "fsdp"))
 
 
 def tear(checkpoint: Path) -> None:
@@ -115,6 +121,7 @@ def test_two_ranks_of_which_one_is_killed(
         folder,
         model__source=str(tiny_checkpoint),
         adapter=DROPOUT,
+        optimizer__name="stable_adamw",
         parallel=parallel("ddp"),
         training=SIX_STEPS,
         **TWO_RANKS,

@@ -215,13 +215,22 @@ def test_checkpoints_need_disk_too() -> None:
     assert needed_disk_bytes(four) == result + 5 * saved
 
 
-def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("package", "changes", "remedy"),
+    [
+        ("wandb", {"training": {"max_steps": 4, "report_to": ["wandb"]}}, "pip install wandb"),
+        ("schedulefree", {"optimizer__name": "schedule_free_sgd"}, "pip install 'tuneplan[train]'"),
+    ],
+)
+def test_a_package_that_is_missing(
+    package: str, changes: dict[str, Any], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
-        "launcher.lifecycle.preflight.find_spec", lambda name: None if name == "wandb" else 1
+        "launcher.lifecycle.preflight.find_spec", lambda name: None if name == package else 1
     )
-    tracked = plans.plan(training={"max_steps": 4, "report_to": ["wandb"]})
-    with pytest.raises(InvalidRequestError, match="not installed here \\(wandb\\): pip "):
-        require_packages(tracked)
+    with pytest.raises(InvalidRequestError) as refused:
+        require_packages(plans.plan(**changes))
+    assert str(refused.value).endswith(f"not installed here ({package}): {remedy}")
 
 
 def test_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,9 +66,18 @@ def test_one_process(one_process: Finished) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["adamw_torch", "adafactor", "sgd", "rmsprop", "adagrad"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("adamw_torch", "adafactor", "sgd", "rmsprop", "adagrad"),
+        *("stable_adamw", "apollo_adamw"),
+        *("schedule_free_adamw", "schedule_free_radam", "schedule_free_sgd"),
+    ],
+)
 def test_other_optimizers_train(name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    done = train(tmp_path, tiny_checkpoint, optimizer__name=name, optimizer__learning_rate=0.01)
+    method = full() if name == "apollo_adamw" else {}
+    changes = {"optimizer__name": name, "optimizer__learning_rate": 0.01}
+    done = train(tmp_path, tiny_checkpoint, **method | changes)
     assert done.losses[-1] < done.losses[0]
 
 

@@ -34,8 +34,8 @@ def _everywhere() -> Iterator[tuple[str, str]]:
             for template in _marked(ast.parse(path.read_text(encoding="utf-8"))):
                 yield path.relative_to(ROOT).as_posix(), template
     yield from (("presets/rules.yaml", rule.reason) for rule in rule_book())
-    needs = (other.needs for other in other_optimizers().values())
-    yield from (("presets/other_optimizers.yaml", each) for each in needs if each is not None)
+    reasons = (other.reason for other in other_optimizers().values())
+    yield from (("presets/other_optimizers.yaml", each) for each in reasons if each is not None)
     yield from (("argparse", heading) for heading in ARGPARSE)
 
 

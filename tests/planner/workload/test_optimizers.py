@@ -49,7 +49,7 @@ def test_every_name_of_transformers_is_an_optimizer_or_told_what_to_take() -> No
         try:
             assert optimizer_name(name) in optimizers()
         except InvalidRequestError as refused:
-            taken = str(refused).rpartition("take ")[2]
+            taken = str(refused).rpartition("Take ")[2]
             assert taken in optimizers(), name
 
 
@@ -61,6 +61,13 @@ def test_an_unknown_name() -> None:
 def test_the_plan_has_the_optimizer_that_was_asked_for() -> None:
     chosen = decide(request(cards(1, 24), optimizer="paged_adamw_8bit")).chosen
     assert chosen.workload.settings.optimizer.name == "paged_adamw_8bit"
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", "cosine"), ("schedule_free_sgd", "constant")])
+def test_where_weights_are_averaged_the_learning_rate_does_not_fall(name: str, kind: str) -> None:
+    chosen = decide(request(cards(1, 24), optimizer=name)).chosen
+    schedule = chosen.workload.settings.schedule
+    assert (schedule.kind, schedule.warmup_ratio > 0) == (kind, True)
 
 
 def test_paged_states_are_the_hosts() -> None:
