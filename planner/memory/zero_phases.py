@@ -1,7 +1,8 @@
 """Memory of a step under DeepSpeed, phase by phase: planner/memory/zero_1_2.py, zero_3.py and
 zero_3_gathering.py beside the micro-batch's own tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from msgspec import Struct, structs
@@ -9,16 +10,25 @@ from msgspec import Struct, structs
 from planner.base.units import block
 from planner.hardware.cluster import Device
 from planner.memory.buffers import (
+    Ahead,
     Arrival,
     Border,
     Buffers,
+    Late,
     Moment,
     Place,
     larger,
     pass_buffers,
     weights_buffers,
 )
-from planner.memory.micro_batch import Amounts, ForwardAlone, MicroBatch, add_to, stretch
+from planner.memory.micro_batch import (
+    Amounts,
+    ForwardAlone,
+    MicroBatch,
+    Stretch,
+    add_to,
+    stretch,
+)
 from planner.memory.model_states import frozen_bytes
 from planner.memory.zero_1_2 import FlatStates, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
@@ -129,20 +139,28 @@ def _backward(
     earlier = earlier_gradients(workload, layout, states)
     waiting: Buffers = {"reduce_buckets": _waiting_buckets(layout, states)}
     buckets: Buffers = {"reduce_buckets": states.buckets_bytes}
-    return larger(
-        _pass(held, passes.head_backward, "head_backward", gradients=earlier, more=waiting),
-        *(
-            _through_layers(
-                held,
-                passes,
-                [
-                    _Beside(level.at_top, level.at_copy, copy, buckets)
-                    for level, copy in zip(gradient_levels(earlier, rank), rank.copies, strict=True)
-                ],
+    first = 0 if passes.arrives_in_head else _first_arrival(passes)
+    moments = [_pass(held, passes.head_backward, "head_backward", gradients=earlier, more=waiting)]
+    for rank in _reductions(workload, layout, states):
+        levels = zip(gradient_levels(earlier, rank), rank.copies, strict=True)
+        beside = [
+            _Beside(
+                level.at_top,
+                level.at_copy,
+                copy,
+                buckets,
+                at_first=waiting if number <= first and not passes.arrives_in_head else buckets,
             )
-            for rank in _reductions(workload, layout, states)
-        ),
-    )
+            for number, (level, copy) in enumerate(levels)
+        ]
+        moments.append(_through_layers(held, passes, beside, first=first))
+    return larger(*moments)
+
+
+def _first_arrival(passes: MicroBatch) -> int:
+    """Return the number of the first stretch of the layers' backward pass in which a gradient
+    arrives, which is when DeepSpeed makes its buckets: stage_1_and_2.py, setup_buckets."""
+    return next((n for n, each in enumerate(passes.layers) if each.arrives), 0)
 
 
 class _Beside(Struct, frozen=True):
@@ -154,10 +172,17 @@ class _Beside(Struct, frozen=True):
     """Bytes of gradients when its largest copy is made."""
     copy: int
     more: Buffers
+    at_first: Buffers | None = None
+    """What else is there before the first gradient, where that is less."""
 
     @property
     def at_top(self) -> tuple[int, Buffers]:
         """Gradients and the rest at its largest moment."""
+        return self.gradients, self.more if self.at_first is None else self.at_first
+
+    @property
+    def at_late(self) -> tuple[int, Buffers]:
+        """Gradients and the rest at its largest moment from the first gradient on."""
         return self.gradients, self.more
 
     @property
@@ -189,9 +214,11 @@ def largest_copy_bytes(
     return max(max(rank.copies) for rank in _reductions(workload, layout, states))
 
 
-def _through_layers(held: Buffers, passes: MicroBatch, beside: Sequence[_Beside]) -> Moment:
+def _through_layers(
+    held: Buffers, passes: MicroBatch, beside: Sequence[_Beside], *, first: int = 0
+) -> Moment:
     """Return the largest moment of the layers' backward pass, beside what is held in each stretch
-    and after the last one.
+    and after the last one; the first gradient arrives in the stretch ``first``.
 
     Copies are made when a gradient arrives, which need not be when a stretch has most.
     """
@@ -209,15 +236,23 @@ def _through_layers(held: Buffers, passes: MicroBatch, beside: Sequence[_Beside]
             ([each.arriving_bytes for each in stretches], [each.at_copy for each in beside]),
         )
     ]
-    at_copy = max(arrivals) > max(tops)
-    moments = arrivals if at_copy else tops
-    number = moments.index(max(moments))
+    gradients, more = beside[first].at_late
+    late = before[first] + stretches[first].late_bytes + sum(more.values()) + gradients
+    most = max(*arrivals, *tops, late)
+    place: Place
+    if max(tops) == most:
+        number = place = tops.index(most)
+        added, (gradients, more) = stretches[number].top, beside[number].at_top
+    elif late == most:
+        number, place, added = first, Late(first), stretches[first].late
+    else:
+        number = arrivals.index(most)
+        place = Arrival(number)
+        added, (gradients, more) = stretches[number].arriving, beside[number].at_copy
     alive = passes.before_layers.copy()
     for each in passes.layers[:number]:
         add_to(alive, each.net)
-    add_to(alive, stretches[number].arriving if at_copy else stretches[number].top)
-    gradients, more = beside[number].at_copy if at_copy else beside[number].at_top
-    place = Arrival(number) if at_copy else number
+    add_to(alive, added)
     return _pass(held, alive, place, gradients=gradients, more=more)
 
 
@@ -282,7 +317,7 @@ def _stage_3(
                 **held,
                 "gradients": states.gradients_bytes,
                 "persistent": 0,
-                "saved_parameter": max(states.persistent_bytes, states.largest_gathered_bytes),
+                "saved_parameter": max(states.persistent_bytes, states.largest_module_bytes),
             }
         ),
     }
@@ -296,7 +331,7 @@ def gathered_bytes(
         workload,
         layout.world_size,
         zero,
-        checkpointing=layout.activation_checkpointing,
+        checkpointing=layout.checkpointing,
         width=kinds.compute,
         from_host=layout.offload == "all",
     )
@@ -317,7 +352,7 @@ def gathered_alone(
     }
     if isinstance(workload.model, TracedSpec):
         whole = gathered_bytes(workload, layout, zero, kinds)
-        most = max(whole.embedding, whole.forward, whole.head)
+        most = max(whole.embedding, *whole.forward, whole.before_head, whole.head)
         return Moment({**held, **pass_buffers(passed.whole), "gathered": most})
     found = largest_alone(
         workload,
@@ -325,7 +360,7 @@ def gathered_alone(
         kinds,
         ranks=ranks,
         zero=zero,
-        checkpointing=layout.activation_checkpointing,
+        checkpointing=layout.checkpointing,
         from_host=layout.offload == "all",
         cached=passed.cached if again else None,
     )
@@ -365,8 +400,9 @@ def _stage_3_passes(
         return _pass(held, alive, place, gradients=states.gradients_bytes, more=more)
 
     before = passes.ahead[0].net if passes.ahead else stretch([]).net
+    in_forward = whole.in_forward(from_host=states.offload == "all")
     gradients = states.gradients_bytes
-    gathered = [*whole.in_backward(len(passes.layers) - 1), 0]
+    gathered = [*whole.in_backward, 0]
     beside = [
         _Beside(gradients, gradients, copy, {"gathered": whole_bytes})
         for whole_bytes, copy in zip(gathered, copies, strict=True)
@@ -375,15 +411,40 @@ def _stage_3_passes(
     return {
         "forward": larger(
             during(before, Border(0), whole.embedding),
+            during(*_ahead_in_layers(passes, in_forward)),
             during(
-                passes.layers_forward,
-                "layers_forward",
-                whole.in_forward(from_host=states.offload == "all"),
+                _added_up(passes.ahead), Border(max(0, len(passes.ahead) - 1)), whole.before_head
             ),
             during(passes.forward, "forward", whole.head),
         ),
-        "backward": larger(during(passes.head_backward, "head_backward", whole.head), in_layers),
+        "backward": larger(
+            during(passes.head_backward, "head_backward", whole.head_backward), in_layers
+        ),
     }
+
+
+def _ahead_in_layers(passes: MicroBatch, gathered: Sequence[int]) -> tuple[Amounts, Place, int]:
+    """Return the largest moment of the layers' forward pass beside what is gathered in each: what
+    is alive, where it lies, and the bytes of whole parameters."""
+    if not passes.ahead:
+        return passes.layers_forward, "layers_forward", max(gathered)
+    before = accumulate(each.net_bytes for each in passes.ahead)
+    tops = [
+        total + layer.top_bytes + whole_bytes
+        for total, layer, whole_bytes in zip(before, passes.ahead[1:], gathered, strict=False)
+    ]
+    number = tops.index(max(tops))
+    alive = _added_up(passes.ahead[: number + 1])
+    add_to(alive, passes.ahead[number + 1].top)
+    return alive, Ahead(number), gathered[number]
+
+
+def _added_up(stretches: Iterable[Stretch]) -> Amounts:
+    """Return what stretches laid end to end have added at their end."""
+    alive: Amounts = Counter()
+    for each in stretches:
+        add_to(alive, each.net)
+    return alive
 
 
 def _stage_3_step(states: SlicedStates, held: Buffers) -> Moment:
