@@ -49,10 +49,11 @@ class Module(Struct, eq=False):
     inside_elements: int = 0
     """Elements of the parameters of modules inside it."""
 
-    @property
-    def elements(self) -> int:
-        """Elements of its parameters."""
-        return sum(parameter.elements for parameter in self.params)
+    elements: int = 0
+    """Elements of its parameters."""
+
+    def __post_init__(self) -> None:
+        self.elements = sum([parameter.elements for parameter in self.params])
 
 
 class LayerModules(Struct, frozen=True):

@@ -22,7 +22,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, repeat
 
 from msgspec import Struct, field
 
@@ -419,6 +419,9 @@ def _kept(workload: Workload, ranks: int, width: int, checkpointing: int) -> Ite
     which are none where it is recomputed."""
     viewed = _viewed(workload)
     layers = parameters(workload).layers
+    if not viewed:
+        yield from repeat(0, len(layers))
+        return
     for layer, run in zip(layers, passed_layers(workload.model, checkpointing), strict=True):
         yield sum(
             whole_parameter_bytes(each.elements, ranks, width)
