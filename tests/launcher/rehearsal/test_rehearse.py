@@ -264,7 +264,7 @@ def test_what_a_device_counts_stands_beside_the_sum_of_the_parts() -> None:
         ({}, ["--json"], "--json needs --rehearse"),
         ({"model__model_type": "internlm2"}, ["--rehearse"], "model_type internlm2: transformers"),
         (
-            {"model__config": {"model_type": "jamba", "hidden_size": "wide"}},
+            {"model__config": {"model_type": "helium", "hidden_size": "wide"}},
             ["--rehearse"],
             "model.config: transformers refuses it",
         ),
