@@ -43,7 +43,8 @@ stays on the host."""
 
 def workload(name: str, method: Method, shape: str, decay: float = 0.0) -> Workload:
     work = workload_of(structs.replace(SHAPES[shape], **LARGE), method, "bf16", 0.0, "all-linear")
-    changed = structs.replace(work.settings.optimizer, name=name, weight_decay=decay)
+    handed = decay if optimizers()[name].decays else 0.0
+    changed = structs.replace(work.settings.optimizer, name=name, weight_decay=handed)
     return work.with_settings(optimizer=changed)
 
 

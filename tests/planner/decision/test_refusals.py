@@ -85,7 +85,7 @@ REFUSED: list[tuple[Cluster, dict[str, Any], str, str, str]] = [
         FOUR,
         {"optimizer": "adafactor", "zero_stage": 2},
         "--zero-stage 2 cannot be combined with --optimizer adafactor: ",
-        "adafactor-zero",
+        "whole-tensors-zero",
         "Leave one of the two out",
     ),
     (

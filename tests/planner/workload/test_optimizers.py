@@ -70,6 +70,16 @@ def test_where_weights_are_averaged_the_learning_rate_does_not_fall(name: str, k
     assert (schedule.kind, schedule.warmup_ratio > 0) == (kind, True)
 
 
+def test_a_plan_states_no_weight_decay_that_is_not_handed_on() -> None:
+    chosen = decide(
+        request(cards(1, 24), method="full", model="qwen2.5-0.5b", optimizer="apollo_adamw")
+    )
+    section = chosen.chosen.workload.settings.optimizer
+    assert section.weight_decay == 0
+    with pytest.raises(ValueError, match="no weight decay"):
+        structs.replace(section, weight_decay=0.1)
+
+
 def test_paged_states_are_the_hosts() -> None:
     """Of an eight-bit optimizer all matrices are paged, two bytes an element."""
     pinned: dict[str, Any] = {"method": "full", "model": "qwen2.5-0.5b"}
