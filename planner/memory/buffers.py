@@ -76,6 +76,12 @@ class Border(Struct, frozen=True):
     layer: int
 
 
+class Ahead(Struct, frozen=True):
+    """The largest moment in the forward pass of a layer, by its number."""
+
+    layer: int
+
+
 class Arrival(Struct, frozen=True):
     """The moment in a stretch of the layers' backward pass, counted from the last layer, when a
     parameter's gradient arrives and most is alive; behind the last stretch, the end of backward."""
@@ -86,12 +92,14 @@ class Arrival(Struct, frozen=True):
 Place = (
     Literal["layers_forward", "forward", "head_backward", "before_layers", "backward"]
     | Border
+    | Ahead
     | Arrival
     | int
 )
 """Where in a pass its largest moment lies: forward up to the last layer, forward as a whole, the
-head's backward pass, the end of that, backward as a whole, a border between layers in forward, or
-one stretch of the layers' backward pass, counted from the last layer, or an arrival in it."""
+head's backward pass, the end of that, backward as a whole, a border between layers in forward, one
+layer there, or one stretch of the layers' backward pass, counted from the last layer, or an arrival
+in it."""
 
 
 class Moment(Struct, frozen=True):

@@ -15,8 +15,10 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
                        (partition_grads, _offload_grad_partition_at_boundary); with offload_param
                        the slices too, each brought to the device to be gathered
                        (partition_parameters.py, _all_gather_sequential)
-    the load           parameters are made, and filled from the checkpoint, one module at a time
-                       and whole (transformers/integrations/deepspeed.py at 5.23.0,
+    the load           a module's parameters are made whole, then sliced one by one
+                       (partition_parameters.py, Init); those that a checkpoint has are filled one
+                       module at a time and whole, stacked experts one tensor at a time
+                       (transformers/integrations/deepspeed.py at 5.23.0,
                        _load_state_dict_into_zero3_model); a quantized model is not sharded at
                        all (modeling_utils.py, needs_zero3_init)
     the setup          the largest sub-group once more in fp32 (_create_fp32_partitions,
@@ -30,12 +32,15 @@ read: deepspeed/runtime/zero/stage3.py at 0.19.8, DeepSpeedZeroOptimizer_Stage3:
                        (_prepare_fp32_grad_for_sub_group)
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from msgspec import Struct
 
 from planner.base.units import block, ceil_div
+from planner.forward.module_order import by_module, when_made
 from planner.hardware.cluster import Device
+from planner.memory.expert_loading import stacked_params
 from planner.memory.zero_1_2 import (
     NORM_BYTES,
     flat_states_bytes,
@@ -67,10 +72,15 @@ class SlicedStates(Struct, frozen=True):
     largest_slice: int
     persistent_bytes: int
     """Bytes of parameters that stay whole."""
-    largest_gathered_bytes: int
-    """Bytes of the largest parameter, whole."""
-    largest_slice_bytes: int
-    """Bytes of its slice."""
+    largest_module_bytes: int
+    """Bytes of the parameters of the largest module, whole."""
+    filled_bytes: int
+    """Bytes of the most that is whole while a checkpoint fills it."""
+    filled_slice_bytes: int
+    """Bytes of the slices of that."""
+    made_bytes: int
+    """Bytes of what is whole while modules are made, less those of the slices that are not there
+    yet."""
     largest_trained_bytes: int
     """Bytes of the largest parameter that trains, whole."""
     zero: ZeroSection
@@ -133,10 +143,11 @@ class SlicedStates(Struct, frozen=True):
 
     @property
     def largest_loaded_bytes(self) -> int:
-        """Bytes of the largest parameter while it is loaded: whole, and beside it its slice where
-        that goes on to host memory."""
-        to_host = self.offload == "all"
-        return self.largest_gathered_bytes + self.largest_slice_bytes * to_host
+        """Bytes of parameters beside all slices while they are loaded. Where slices are in host
+        memory, modules are made beside none, and what is filled brings its own."""
+        if self.offload == "all":
+            return max(self.largest_module_bytes, self.filled_bytes + self.filled_slice_bytes)
+        return max(self.made_bytes, self.filled_bytes)
 
     @property
     def step_bytes(self) -> int:
@@ -168,6 +179,7 @@ def sliced_states(
     every = list(parameters(workload))
     trained = [each for each in every if each.trains]
     threshold = zero.param_persistence_threshold
+    filled = filled_at_once(workload)
     return SlicedStates(
         optimizer=workload.settings.optimizer,
         device=device,
@@ -188,15 +200,59 @@ def sliced_states(
             for each in every
             if each.elements <= threshold
         ),
-        largest_gathered_bytes=_largest_whole(every, ranks, kinds),
-        largest_slice_bytes=max(
-            block(ceil_div(each.elements, ranks) * kinds.compute) for each in every
-        ),
+        largest_module_bytes=whole_bytes(largest_module(workload), ranks, kinds.compute),
+        filled_bytes=whole_bytes(filled, ranks, kinds.compute),
+        filled_slice_bytes=sum(_slice_bytes(each, ranks, kinds.compute) for each in filled),
+        made_bytes=_made_bytes(_loaded(workload), ranks, kinds.compute),
         largest_trained_bytes=_largest_whole(trained, ranks, kinds),
         zero=zero,
         kinds=kinds,
         offload=offload,
     )
+
+
+def largest_module(workload: Workload) -> list[Sized]:
+    """Return the parameters of the module that has most, adapters aside."""
+    modules = by_module(_loaded(workload))
+    return max(modules, key=lambda module: sum(each.elements for each in module))
+
+
+def filled_at_once(workload: Workload) -> list[Sized]:
+    """Return the most parameters that a checkpoint fills at once: those of a module, or one tensor
+    of experts that is stacked for it."""
+    if not stacked_params(workload):
+        return largest_module(workload)
+    return [max(_loaded(workload), key=lambda each: each.elements)]
+
+
+def _loaded(workload: Workload) -> list[Sized]:
+    """Return the parameters that a checkpoint has: all but adapters."""
+    is_full, whole = workload.method == "full", parameters(workload)
+    layers = (sorted(layer, key=when_made) for layer in whole.layers)
+    every = chain(whole.before, *layers, whole.after, whole.beside)
+    return [each for each in every if is_full or not each.trains]
+
+
+def _made_bytes(params: Sequence[Sized], ranks: int, width: int) -> int:
+    """Return the most bytes while modules are made one after another, less those of all slices."""
+    to_come = sum(_slice_bytes(each, ranks, width) for each in params)
+    largest = 0
+    for module in by_module(params):
+        whole = whole_bytes(module, ranks, width)
+        for each in module:
+            to_come -= _slice_bytes(each, ranks, width)
+            largest = max(largest, whole - to_come)
+            whole -= whole_parameter_bytes(each.elements, ranks, width)
+    return largest
+
+
+def _slice_bytes(parameter: Sized, ranks: int, width: int) -> int:
+    return block(ceil_div(parameter.elements, ranks) * width)
+
+
+def whole_bytes(params: Iterable[Sized], ranks: int, width: int) -> int:
+    """Return the bytes of so many whole parameters."""
+    return sum(whole_parameter_bytes(each.elements, ranks, width) for each in params)
 
 
 def _largest_whole(params: Iterable[Sized], ranks: int, kinds: Numerics) -> int:

@@ -17,8 +17,9 @@ from msgspec import Struct, field
 
 from planner.forward.decoder import Decoder, Layer
 from planner.forward.model_pass import ModelPass
+from planner.forward.module_order import Module
 from planner.memory.micro_batch import Amounts, add_to, placed_layers, sums_of
-from planner.memory.zero_3_gathering import Coordinator, Module, recorded
+from planner.memory.zero_3_gathering import Coordinator, recorded
 from planner.plan.schema import ZeroSection
 from planner.tape.attention_workspaces import as_kernels_see
 from planner.tape.tensors import Parameter, StorageEvent, Tensor
@@ -92,7 +93,11 @@ class _Stretch(Struct, frozen=True):
         found: list[tuple[int, int, bool, Module]] = []
         done = 0
         for number, module in enumerate(modules):
-            names = [_in_its_layer(each.name) for each in module if not each.name.endswith(".bias")]
+            names = [
+                _in_its_layer(each.name)
+                for each in module.params
+                if not each.name.endswith(".bias")
+            ]
             begin = max([done, *(self.begins[name] for name in names if name in self.begins)])
             ends = [self.ends.get(name, len(self.events)) for name in names]
             end = max([begin, *ends])
@@ -163,7 +168,7 @@ def largest_alone(
     *,
     ranks: int,
     zero: ZeroSection,
-    checkpointing: bool,
+    checkpointing: int,
     from_host: bool,
     cached: int | None = None,
 ) -> GatheredAlone:
@@ -178,7 +183,12 @@ def largest_alone(
         from_host=from_host,
     )
     run = _pass_of(workload, as_kernels_see(batch), kinds, generates=cached is not None)
-    in_parts = [modules.embedding, *modules.layers, [*modules.norms, modules.head]]
+    in_layers = (layer.forward for layer in modules.layers)
+    in_parts = [
+        [*modules.around, *modules.embedding, *modules.positions],
+        *in_layers,
+        [modules.norm, modules.head],
+    ]
     throughout: Module | None = None
     if workload.loss == "fused":
         throughout = in_parts[-1].pop()

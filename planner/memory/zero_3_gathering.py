@@ -9,19 +9,29 @@ used, beside a copy of each (AllGatherCoalescedHandle). Where slices are in host
 parameter which is fetched alone is on the device until the parameter is used
 (partition_parameters.py, _all_gather_sequential), and those of several until they are joined in the
 buffer (_all_gather_dtype).
+
+What autograd saves of a parameter goes with it, since a parameter is freed by giving it other data.
+A view keeps the data that it was made of: grouped products save their matrices turned
+(transformers/integrations/moe.py at 5.23.0, _grouped_linear), so that the experts of a layer that
+is not recomputed stay until its backward pass, in which they are gathered once more. In a layer
+that is, frozen parameters stay from the second forward pass to the end of the layer's backward
+pass (update_recompute_parameters).
 """
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate
 
 from msgspec import Struct, field
 
 from planner.base.units import block, ceil_div
+from planner.forward.model_pass import passed_layers
+from planner.forward.module_order import Module, Modules, Script, modules_of, script
 from planner.memory.zero_3 import whole_parameter_bytes
 from planner.plan.schema import ZeroSection
-from planner.workload.parameters import Sized, parameters
+from planner.workload.parameters import EXPERTS, Sized, parameters
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
@@ -30,8 +40,8 @@ LAYERS_RUN = 8
 itself."""
 NEVER = -1
 """Step of a parameter that has not been fetched."""
-Module = tuple[Sized, ...]
-"""Parameters of one module."""
+LAYER = -1
+"""Stands for the recomputed layer among identities of modules."""
 
 
 class GatheredBytes(Struct, frozen=True):
@@ -39,41 +49,71 @@ class GatheredBytes(Struct, frozen=True):
 
     embedding: int
     """Bytes before the first layer."""
-    forward: int
-    """Bytes while layers run forward."""
+    forward: tuple[int, ...]
+    """Bytes in the forward pass of each layer that was run."""
+    before_head: int
+    """Bytes after the last layer, until the head is whole."""
     head: int
-    """Bytes from the head's forward to its backward pass."""
+    """Bytes in the head's forward pass."""
+    head_backward: int
+    """Bytes from there to the head's backward pass."""
     backward: tuple[int, ...]
     """Bytes in the backward pass of each layer that was run, the last one first; then of the
     embedding."""
+    kept: tuple[int, ...]
+    """Bytes that a layer's graph keeps of its parameters, added up from the first layer to each
+    one of the model."""
 
     @property
     def moments(self) -> tuple[int, ...]:
         """Bytes at each of these moments."""
-        return self.embedding, self.forward, self.head, *self.backward
+        return (
+            self.embedding,
+            *self.in_forward(from_host=True),
+            self.before_head,
+            self.head,
+            self.head_backward,
+            *self.in_backward,
+        )
 
     @property
     def most(self) -> int:
         """Bytes at the largest moment of all."""
         return max(self.moments)
 
-    def in_forward(self, *, from_host: bool) -> int:
-        """Return the bytes that are counted while layers run forward: at least those of the
-        embedding, which may stay where layers run again, so that a plan which recomputes fewer
-        layers does not seem the leaner one. Slices that come from host memory are most of what such
-        a rank holds, and are counted when they are there."""
-        return self.forward if from_host else max(self.embedding, self.forward)
+    def in_forward(self, *, from_host: bool) -> list[int]:
+        """Return the bytes that are counted in the forward pass of each layer of the model: at
+        least those of the embedding, which may stay where layers run again, so that a plan which
+        recomputes fewer layers does not seem the leaner one. Slices that come from host memory are
+        most of what such a rank holds, and are counted when they are there."""
+        least = 0 if from_host else self.embedding
+        return [
+            max(least, self.forward[place] + self._above(layer, place))
+            for layer, place in enumerate(self._places)
+        ]
 
-    def in_backward(self, num_layers: int) -> list[int]:
-        """Return the bytes for each layer of a model with so many layers.
-
-        Layers that were not run are as the one in the middle; the last and the first of a model
-        fetch the head and the embedding ahead, too.
-        """
+    @property
+    def in_backward(self) -> list[int]:
+        """Bytes for each layer of the model, the last one first; then of the embedding."""
         *layers, embedding = self.backward
-        middle = len(layers) // 2
-        more = layers[middle : middle + 1] * (num_layers - len(layers))
-        return [*layers[:middle], *more, *layers[middle:], embedding]
+        numbers = list(enumerate(self._places))
+        return [
+            *(layers[-1 - place] + self._above(layer, place) for layer, place in reversed(numbers)),
+            embedding,
+        ]
+
+    @property
+    def _places(self) -> list[int]:
+        """Place of each layer among those that were run: others are as the one in the middle; the
+        last and the first of a model fetch the head and the embedding ahead, too."""
+        run = range(len(self.forward))
+        middle = (len(run) - 1) // 2
+        more = len(self.kept) - len(run)
+        return [*run[: middle + 1], *[middle] * more, *run[middle + 1 :]]
+
+    def _above(self, layer: int, place: int) -> int:
+        """Return what graphs keep up to a layer beyond what they did up to the one that was run."""
+        return self.kept[layer] - self.kept[place]
 
 
 class Coordinator(Struct, kw_only=True, eq=False):
@@ -93,9 +133,14 @@ class Coordinator(Struct, kw_only=True, eq=False):
     fetched_for: dict[str, int] = field(default_factory=dict)
     queue: deque[tuple[Sized, int]] = field(default_factory=deque)
     passed: list[int] = field(default_factory=list)
-    """Elements of the modules before each one."""
+    """Elements of the modules before each one, which is what is counted when others than leaves go;
+    leaves have none of their own there."""
+    passed_with_inside: list[int] = field(default_factory=list)
+    """The same with what is inside of modules, counted when leaves go."""
     uses: dict[str, list[int]] = field(default_factory=dict)
-    """Numbers of the modules that use a parameter."""
+    """Numbers of the modules that use a parameter, other than leaves."""
+    uses_of_leaves: dict[int, list[int]] = field(default_factory=dict)
+    """Numbers of the modules that are a leaf or have it inside, by its identity."""
     follows: bool = True
     """Whether modules come as they were recorded: else nothing is fetched ahead or kept."""
     decided: dict[tuple[int, int], frozenset[str]] = field(default_factory=dict)
@@ -103,25 +148,36 @@ class Coordinator(Struct, kw_only=True, eq=False):
     running: dict[str, set[int]] = field(default_factory=dict)
     """Identities of the modules that have been fetched and not released, by parameter: a tied one
     may be all that two modules have."""
+    viewed: frozenset[str] = frozenset()
+    """Names of the parameters of which autograd saves a view."""
+    saved: set[str] = field(default_factory=set)
+    """Names of those of which a graph has a view of what is whole."""
+    kept: set[str] = field(default_factory=set)
+    """Names of those of which a graph has the data alone."""
 
     def __post_init__(self) -> None:
-        sizes = [sum(parameter.elements for parameter in module) for module in self.order]
-        self.passed = list(accumulate(sizes, initial=0))
+        own = [0 if module.is_leaf else module.elements for module in self.order]
+        self.passed = list(accumulate(own, initial=0))
+        self.passed_with_inside = list(
+            accumulate([each.elements + each.inside_elements for each in self.order], initial=0)
+        )
         for number, module in enumerate(self.order):
-            for parameter in module:
+            for parameter in () if module.is_leaf else module.params:
                 self.uses.setdefault(parameter.name, []).append(number)
+            for leaf in (module,) if module.is_leaf else module.leaves:
+                self.uses_of_leaves.setdefault(id(leaf), []).append(number)
         self._begin()
         self.whole |= {
             parameter.name
             for module in self.order
-            for parameter in module
+            for parameter in module.params
             if self._stays(parameter)
         }
 
     def _begin(self) -> None:
         """Begin with the first module."""
         self.queue = deque(
-            (parameter, n) for n, module in enumerate(self.order) for parameter in module
+            (parameter, n) for n, module in enumerate(self.order) for parameter in module.params
         )
         self.fetched_for.clear()
         self.step = self.num_live = 0
@@ -148,7 +204,9 @@ class Coordinator(Struct, kw_only=True, eq=False):
     def drop_all(self) -> None:
         """Mirror partition_all_parameters, which an optimizer's step ends with."""
         self._drop_under_way()
-        for parameter in {each.name: each for module in self.order for each in module}.values():
+        for parameter in {
+            each.name: each for module in self.order for each in module.params
+        }.values():
             if parameter.name in self.whole and not self._stays(parameter):
                 self._drop(parameter)
 
@@ -157,14 +215,34 @@ class Coordinator(Struct, kw_only=True, eq=False):
             return
         self.whole.remove(parameter.name)
         self.num_live -= parameter.elements
-        self.live_bytes -= self._bytes(parameter)
+        if parameter.name in self.saved:
+            self.saved.remove(parameter.name)
+            self.kept.add(parameter.name)
+        else:
+            self.live_bytes -= self._bytes(parameter)
 
-    def fetch(self, module: Module) -> None:
-        """Mirror fetch_sub_module."""
-        for parameter in module:
-            self.running.setdefault(parameter.name, set()).add(id(module))
-        self._gather(parameter for parameter in module if not self._here(parameter))
-        for parameter in module:
+    def save(self, module: Module) -> None:
+        """Have a graph save what it does of the module's parameters."""
+        self.saved |= self.viewed.intersection(parameter.name for parameter in module.params)
+
+    def spend(self, module: Module) -> None:
+        """Drop what a graph has saved, when its backward pass has used it."""
+        for parameter in module.params:
+            if parameter.name in self.kept:
+                self.live_bytes -= self._bytes(parameter)
+        self.kept.difference_update(parameter.name for parameter in module.params)
+        self.saved.difference_update(parameter.name for parameter in module.params)
+
+    def fetch(self, module: Module, *, again: bool = False) -> None:
+        """Mirror fetch_sub_module; ``again`` in the second forward pass of a recomputed layer, to
+        which frozen parameters belong from then on."""
+        for parameter in module.params:
+            of_modules = self.running.setdefault(parameter.name, set())
+            of_modules.add(id(module))
+            if again and not parameter.trains:
+                of_modules.add(LAYER)
+        self._gather(parameter for parameter in module.params if not self._here(parameter))
+        for parameter in module.params:
             flight = self.under_way.get(parameter.name)
             if flight is not None:
                 self._arrive(flight, parameter)
@@ -177,7 +255,7 @@ class Coordinator(Struct, kw_only=True, eq=False):
         """Take what the module needs from the queue."""
         for _ in [
             parameter
-            for parameter in module
+            for parameter in module.params
             if self.fetched_for.get(parameter.name, NEVER) < self.step
         ]:
             fetched, used_at = self.queue.popleft()
@@ -201,34 +279,45 @@ class Coordinator(Struct, kw_only=True, eq=False):
         """Mirror release_sub_module: a parameter of several modules stays until none of them
         runs."""
         leaving = self._leaving(module)
-        for parameter in module:
+        for parameter in module.params:
             self.running[parameter.name].discard(id(module))
             is_free = parameter.name in self.whole and not self.running[parameter.name]
             if is_free and parameter.name in leaving:
                 self._drop(parameter)
 
+    def leave(self, layer: Module) -> None:
+        """Mirror release_sub_module of a recomputed layer: what belongs to it goes, however soon it
+        is used again."""
+        for parameter in layer.params:
+            of_modules = self.running[parameter.name]
+            if LAYER in of_modules:
+                of_modules.remove(LAYER)
+                if parameter.name in self.whole and not of_modules:
+                    self._drop(parameter)
+
     def _leaving(self, module: Module) -> frozenset[str]:
         """Mirror __params_to_release, whose answers are cached."""
         if not self.follows:
-            return frozenset(parameter.name for parameter in module)
+            return frozenset(parameter.name for parameter in module.params)
         key = id(module), self.step
         if key not in self.decided:
             self.decided[key] = frozenset(
                 parameter.name
-                for parameter in module
+                for parameter in module.params
                 if self.fetched_for.get(parameter.name, NEVER) <= self.step
-                and not self._used_soon(parameter)
+                and not self._used_soon(module, parameter)
             )
         return self.decided[key]
 
-    def _used_soon(self, parameter: Sized) -> bool:
+    def _used_soon(self, module: Module, parameter: Sized) -> bool:
         """Return whether it is used again within as many elements as may be live."""
-        uses = self.uses[parameter.name]
+        uses, passed = self.uses.get(parameter.name, []), self.passed
+        if module.is_leaf:
+            uses, passed = self.uses_of_leaves[id(module)], self.passed_with_inside
         place = bisect_left(uses, self.step)
         if place == len(uses):
             return False
-        between = self.passed[uses[place]] - self.passed[self.step]
-        return between < self.zero.max_live_parameters
+        return passed[uses[place]] - passed[self.step] < self.zero.max_live_parameters
 
     def _stays(self, parameter: Sized) -> bool:
         """Return whether it is persistent; such parameters are counted apart, as a step always
@@ -299,31 +388,58 @@ def gathered_parameters(
     ranks: int,
     zero: ZeroSection,
     *,
-    checkpointing: bool,
+    checkpointing: int,
     width: int,
     from_host: bool,
 ) -> GatheredBytes:
     """Return the largest moments of a step, once the order of the modules has been recorded;
-    ``from_host`` says whether slices are in host memory."""
-    modules = _modules_of(workload, LAYERS_RUN)
-    script = _script(workload, modules, checkpointing=checkpointing)
-    coordinator = _coordinator(script, ranks, zero, width=width, from_host=from_host)
-    embedding, forward, head, *backward = _run_all(coordinator, script)
-    return GatheredBytes(embedding, forward, head, tuple(backward))
+    ``from_host`` says whether slices are in host memory. Every ``checkpointing``-th layer is
+    recomputed, no layer where it is 0."""
+    modules = modules_of(workload, LAYERS_RUN)
+    events = script(workload, modules, checkpointing=checkpointing)
+    coordinator = _coordinator(workload, events, ranks, zero, width=width, from_host=from_host)
+    embedding, *moments = _run_all(coordinator, events)
+    run = len(modules.layers)
+    before_head, head, head_backward, *backward = moments[run:]
+    kept = tuple(accumulate(_kept(workload, ranks, width, checkpointing)))
+    beyond = kept[-1] - kept[run - 1]
+    return GatheredBytes(
+        embedding=embedding,
+        forward=tuple(moments[:run]),
+        before_head=before_head + beyond,
+        head=head + beyond,
+        head_backward=head_backward + beyond,
+        backward=tuple(backward),
+        kept=kept,
+    )
 
 
-Script = list[tuple[str, Module]]
-"""Modules in the order of a step: ``fetch`` and ``release`` of a module, ``end`` of a stretch."""
+def _kept(workload: Workload, ranks: int, width: int, checkpointing: int) -> Iterator[int]:
+    """Yield the bytes that the graph of each layer keeps of its parameters until its backward pass,
+    which are none where it is recomputed."""
+    viewed = _viewed(workload)
+    layers = parameters(workload).layers
+    for layer, run in zip(layers, passed_layers(workload.model, checkpointing), strict=True):
+        yield sum(
+            whole_parameter_bytes(each.elements, ranks, width)
+            for each in layer
+            if not run.recomputed and each.name in viewed
+        )
 
 
-class Modules(Struct, frozen=True):
-    """Parameters of a model by their module, in the order of a forward pass."""
-
-    embedding: list[Module]
-    layers: list[list[Module]]
-    norms: list[Module]
-    head: Module
-    """Parameters of the head: the token embedding where the two are tied."""
+@cached_by_settings(*TRAINED)
+def _viewed(workload: Workload) -> frozenset[str]:
+    """Return the names of the parameters of which autograd saves a view: matrices of grouped
+    products that are turned for them, and the first factors of their adapters."""
+    experts = workload.model.experts
+    if experts is None or experts.stored_turned:
+        return frozenset()
+    return frozenset(
+        each.name
+        for layer in parameters(workload).layers
+        for each in layer
+        if EXPERTS in each.name and not each.name.endswith((".bias", "_bias", ".lora_B"))
+    )
 
 
 def recorded(
@@ -331,24 +447,31 @@ def recorded(
     ranks: int,
     zero: ZeroSection,
     *,
-    checkpointing: bool,
+    checkpointing: int,
     width: int,
     from_host: bool,
 ) -> tuple[Coordinator, Modules]:
     """Return a coordinator that has made a step of all layers, and the modules that it knows."""
-    modules = _modules_of(workload, None)
-    script = _script(workload, modules, checkpointing=checkpointing)
-    coordinator = _coordinator(script, ranks, zero, width=width, from_host=from_host)
-    _run_all(coordinator, script)
+    modules = modules_of(workload, None)
+    events = script(workload, modules, checkpointing=checkpointing)
+    coordinator = _coordinator(workload, events, ranks, zero, width=width, from_host=from_host)
+    _run_all(coordinator, events)
     coordinator.drop_all()
     return coordinator, modules
 
 
 def _coordinator(
-    script: Script, ranks: int, zero: ZeroSection, *, width: int, from_host: bool
+    workload: Workload,
+    events: Script,
+    ranks: int,
+    zero: ZeroSection,
+    *,
+    width: int,
+    from_host: bool,
 ) -> Coordinator:
     return Coordinator(
-        order=[module for kind, module in script if kind == "fetch"],
+        viewed=_viewed(workload),
+        order=[module for kind, module in events if kind in ("fetch", "again")],
         ranks=ranks,
         width=width,
         zero=zero,
@@ -356,67 +479,18 @@ def _coordinator(
     )
 
 
-def _run_all(coordinator: Coordinator, script: Script) -> list[int]:
+def _run_all(coordinator: Coordinator, events: Script) -> list[int]:
     """Return the most bytes in each stretch."""
     peaks: list[int] = []
-    for kind, module in script:
-        if kind == "fetch":
-            coordinator.fetch(module)
-        elif kind == "release":
-            coordinator.release(module)
-        else:
-            peaks.append(coordinator.peak_since())
+    steps: dict[str, Callable[[Module], None]] = {
+        "fetch": coordinator.fetch,
+        "again": partial(coordinator.fetch, again=True),
+        "save": coordinator.save,
+        "spend": coordinator.spend,
+        "release": coordinator.release,
+        "leave": coordinator.leave,
+        "end": lambda _: peaks.append(coordinator.peak_since()),
+    }
+    for kind, module in events:
+        steps[kind](module)
     return peaks
-
-
-def _script(workload: Workload, modules: Modules, *, checkpointing: bool) -> Script:
-    """Return a step as modules run. trl's fused loss reads the head's weight outside of its module,
-    so that it belongs to the whole model and stays from the first module to the last."""
-    embedding, head, layers = modules.embedding, modules.head, modules.layers
-    norms = [event for module in modules.norms for event in _run(module)]
-    fused = workload.loss == "fused"
-    trains = any(parameter.trains for module in embedding for parameter in module)
-    script: Script = [("fetch", head)] if fused else []
-    script += [event for module in embedding for event in _run(module)]
-    script += [("end", ())]
-    for layer in layers:
-        script += [event for module in layer for event in _run(module)]
-    script += norms
-    script += [] if fused else [("fetch", head)]
-    script += [("end", ()), ("release", head), ("fetch", head)]
-    script += [] if fused else [("release", head)]
-    script += [*norms, ("end", ())]
-    for layer in reversed(layers):
-        if checkpointing:
-            script += [event for module in layer for event in _run(module)]
-        script += [event for module in reversed(layer) for event in _run(module)]
-        script += [("end", ())]
-    if trains or checkpointing:
-        script += [("fetch", module) for module in reversed(embedding)]
-    return [*script, ("end", ())]
-
-
-def _run(module: Module) -> Script:
-    return [("fetch", module), ("release", module)]
-
-
-def _modules(layer: Iterable[Sized]) -> list[Module]:
-    """Return the parameters of one layer by their module."""
-    found: dict[str, list[Sized]] = {}
-    for parameter in layer:
-        found.setdefault(parameter.module, []).append(parameter)
-    return [tuple(module) for module in found.values()]
-
-
-def _modules_of(workload: Workload, num_layers: int | None) -> Modules:
-    """Return the modules of a model, of its first layers alone where a number is given."""
-    whole = parameters(workload)
-    head = tuple(parameter for parameter in whole.after if parameter.module == "lm_head")
-    norms = tuple(parameter for parameter in whole.after if parameter not in head)
-    owns_weight = any(parameter.name == "lm_head" for parameter in head)
-    return Modules(
-        embedding=_modules(whole.before),
-        layers=[_modules(layer) for layer in whole.layers[:num_layers]],
-        norms=[norms],
-        head=head if owns_weight else (*head, whole.before[0]),
-    )

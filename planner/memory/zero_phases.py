@@ -1,7 +1,8 @@
 """Memory of a step under DeepSpeed, phase by phase: planner/memory/zero_1_2.py, zero_3.py and
 zero_3_gathering.py beside the micro-batch's own tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from msgspec import Struct, structs
@@ -9,6 +10,7 @@ from msgspec import Struct, structs
 from planner.base.units import block
 from planner.hardware.cluster import Device
 from planner.memory.buffers import (
+    Ahead,
     Arrival,
     Border,
     Buffers,
@@ -18,7 +20,14 @@ from planner.memory.buffers import (
     pass_buffers,
     weights_buffers,
 )
-from planner.memory.micro_batch import Amounts, ForwardAlone, MicroBatch, add_to, stretch
+from planner.memory.micro_batch import (
+    Amounts,
+    ForwardAlone,
+    MicroBatch,
+    Stretch,
+    add_to,
+    stretch,
+)
 from planner.memory.model_states import frozen_bytes
 from planner.memory.zero_1_2 import FlatStates, flat_states
 from planner.memory.zero_3 import SlicedStates, sliced_states
@@ -282,7 +291,7 @@ def _stage_3(
                 **held,
                 "gradients": states.gradients_bytes,
                 "persistent": 0,
-                "saved_parameter": max(states.persistent_bytes, states.largest_gathered_bytes),
+                "saved_parameter": max(states.persistent_bytes, states.largest_module_bytes),
             }
         ),
     }
@@ -296,7 +305,7 @@ def gathered_bytes(
         workload,
         layout.world_size,
         zero,
-        checkpointing=layout.activation_checkpointing,
+        checkpointing=layout.checkpointing,
         width=kinds.compute,
         from_host=layout.offload == "all",
     )
@@ -317,7 +326,7 @@ def gathered_alone(
     }
     if isinstance(workload.model, TracedSpec):
         whole = gathered_bytes(workload, layout, zero, kinds)
-        most = max(whole.embedding, whole.forward, whole.head)
+        most = max(whole.embedding, *whole.forward, whole.before_head, whole.head)
         return Moment({**held, **pass_buffers(passed.whole), "gathered": most})
     found = largest_alone(
         workload,
@@ -325,7 +334,7 @@ def gathered_alone(
         kinds,
         ranks=ranks,
         zero=zero,
-        checkpointing=layout.activation_checkpointing,
+        checkpointing=layout.checkpointing,
         from_host=layout.offload == "all",
         cached=passed.cached if again else None,
     )
@@ -365,8 +374,9 @@ def _stage_3_passes(
         return _pass(held, alive, place, gradients=states.gradients_bytes, more=more)
 
     before = passes.ahead[0].net if passes.ahead else stretch([]).net
+    in_forward = whole.in_forward(from_host=states.offload == "all")
     gradients = states.gradients_bytes
-    gathered = [*whole.in_backward(len(passes.layers) - 1), 0]
+    gathered = [*whole.in_backward, 0]
     beside = [
         _Beside(gradients, gradients, copy, {"gathered": whole_bytes})
         for whole_bytes, copy in zip(gathered, copies, strict=True)
@@ -375,15 +385,40 @@ def _stage_3_passes(
     return {
         "forward": larger(
             during(before, Border(0), whole.embedding),
+            during(*_ahead_in_layers(passes, in_forward)),
             during(
-                passes.layers_forward,
-                "layers_forward",
-                whole.in_forward(from_host=states.offload == "all"),
+                _added_up(passes.ahead), Border(max(0, len(passes.ahead) - 1)), whole.before_head
             ),
             during(passes.forward, "forward", whole.head),
         ),
-        "backward": larger(during(passes.head_backward, "head_backward", whole.head), in_layers),
+        "backward": larger(
+            during(passes.head_backward, "head_backward", whole.head_backward), in_layers
+        ),
     }
+
+
+def _ahead_in_layers(passes: MicroBatch, gathered: Sequence[int]) -> tuple[Amounts, Place, int]:
+    """Return the largest moment of the layers' forward pass beside what is gathered in each: what
+    is alive, where it lies, and the bytes of whole parameters."""
+    if not passes.ahead:
+        return passes.layers_forward, "layers_forward", max(gathered)
+    before = accumulate(each.net_bytes for each in passes.ahead)
+    tops = [
+        total + layer.top_bytes + whole_bytes
+        for total, layer, whole_bytes in zip(before, passes.ahead[1:], gathered, strict=False)
+    ]
+    number = tops.index(max(tops))
+    alive = _added_up(passes.ahead[: number + 1])
+    add_to(alive, passes.ahead[number + 1].top)
+    return alive, Ahead(number), gathered[number]
+
+
+def _added_up(stretches: Iterable[Stretch]) -> Amounts:
+    """Return what stretches laid end to end have added at their end."""
+    alive: Amounts = Counter()
+    for each in stretches:
+        add_to(alive, each.net)
+    return alive
 
 
 def _stage_3_step(states: SlicedStates, held: Buffers) -> Moment:

@@ -105,6 +105,11 @@ class ExpertsSpec(Spec):
             and (layer + 1) % self.every == 0
         )
 
+    @property
+    def stored_turned(self) -> bool:
+        """Whether matrices are stored as they are multiplied by, the inner side first."""
+        return self.biased or self.dense
+
     def router_tensors(self, hidden_size: int) -> dict[str, int]:
         """Return the elements of the router's parameters by name; none where it is a matrix."""
         if self.router_matrix is not None:

@@ -258,5 +258,5 @@ def _experts(experts: ExpertsSpec, hidden_size: int, full: bool) -> Iterator[Siz
             continue
         outside = experts.width(hidden_size)
         sides = (elements // count // outside, outside)
-        turned = name.endswith("down_proj") != (experts.biased or experts.dense)
+        turned = name.endswith("down_proj") != experts.stored_turned
         yield Sized(name, (count, *(sides[::-1] if turned else sides)), full)

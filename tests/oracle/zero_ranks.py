@@ -4,13 +4,18 @@ python -m torch.distributed.run ... -m tests.oracle.zero_ranks CASES.json FOLDER
 """
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import deepspeed
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_map_only
 from transformers import AutoModelForCausalLM
+from transformers.core_model_loading import WeightConverter
 from transformers.integrations import HfDeepSpeedConfig
 
 from launcher.compat.deepspeed import gathered_weights
@@ -70,10 +75,26 @@ def loaded(case: ZeroCase, tracer: Tracer, checkpoint: Path) -> Any:
     if case.strategy != "zero3":
         return build(case.workload.model)
     sharding = HfDeepSpeedConfig(deepspeed_config(case.plan))
-    with tracer.phase("load"):
+    with tracer.phase("load"), stacked_on_host(tracer):
         model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=base_dtype(case.plan))
     del sharding
     return model
+
+
+@contextmanager
+def stacked_on_host(tracer: Tracer) -> Iterator[None]:
+    """The first rank stacks experts in host memory: transformers/integrations/deepspeed.py,
+    _apply_weight_conversions_to_state_dict."""
+    convert = WeightConverter.convert
+
+    def untraced(*args: Any, **kwargs: Any) -> Any:
+        with _disable_current_modes():
+            stacked = convert(*args, **kwargs)
+        tree_map_only(torch.Tensor, tracer.made_on_host, stacked)
+        return stacked
+
+    with patch.object(WeightConverter, "convert", untraced):
+        yield
 
 
 def engine_of(case: ZeroCase, tracer: Tracer, checkpoint: Path) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass, passed_layers
-from planner.memory.buffers import Arrival, Border, Place
+from planner.memory.buffers import Ahead, Arrival, Border, Place
 from planner.memory.footprint import Moments, gradient_sink, waits_above
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Phase
@@ -96,6 +96,9 @@ def _stretch(run: ModelPass, place: Place) -> tuple[int, int]:
     if isinstance(place, Border):
         _, border = run.tape.borders[place.layer]
         return border, border
+    if isinstance(place, Ahead):
+        (_, begins), (_, ends) = run.tape.borders[place.layer : place.layer + 2]
+        return begins, ends
     if isinstance(place, Arrival | int):
         borders = [*run.tape.passed, end, end]
         number = place.stretch if isinstance(place, Arrival) else place

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from planner.base.phrases import Phrase
 from planner.base.units import ceil_div
-from planner.memory.buffers import Arrival, Border, Buffer
+from planner.memory.buffers import Ahead, Arrival, Border, Buffer
 from planner.memory.zero_1_2 import NORM_BYTES
+from planner.memory.zero_3 import filled_at_once, largest_module
 from planner.memory.zero_3_gathering import gathered_parameters
 from planner.memory.zero_reductions import scatter_copies
 from planner.plan.vocabulary import Phase
@@ -108,9 +109,9 @@ def _small_ones(plan: Explained) -> Expression:
     return _whole([x for x in parameters(plan.workload) if x.elements <= threshold], plan)
 
 
-def _largest_one(plan: Explained, *, trains: bool | None = None) -> Expression:
-    """Return the largest parameter, or the largest one that trains."""
-    params = [x for x in parameters(plan.workload) if trains in (None, x.trains)]
+def _largest_trained(plan: Explained) -> Expression:
+    """Return the largest parameter that trains."""
+    params = _params(plan, trains=True)
     return _whole([max(params, key=lambda each: each.elements)], plan)
 
 
@@ -126,20 +127,23 @@ def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
         plan.workload,
         plan.layout.world_size,
         plan.zero,
-        checkpointing=plan.layout.activation_checkpointing,
+        checkpointing=plan.layout.checkpointing,
         width=plan.kinds.compute,
         from_host=plan.layout.offload == "all",
     )
     place = plan.moments[phase].place
     if isinstance(place, Arrival | int):
         number = place.stretch if isinstance(place, Arrival) else place
-        num_bytes = [*whole.in_backward(plan.workload.model.num_layers), 0][number]
+        num_bytes = [*whole.in_backward, 0][number]
     elif isinstance(place, Border):
-        num_bytes = whole.embedding
-    elif place == "layers_forward":
-        num_bytes = whole.in_forward(from_host=plan.layout.offload == "all")
-    else:
+        num_bytes = whole.before_head if place.layer else whole.embedding
+    elif isinstance(place, Ahead) or place == "layers_forward":
+        in_forward = whole.in_forward(from_host=plan.layout.offload == "all")
+        num_bytes = in_forward[place.layer] if isinstance(place, Ahead) else max(in_forward)
+    elif place == "forward":
         num_bytes = whole.head
+    else:
+        num_bytes = whole.head_backward
     name = Phrase("weights gathered to run and fetched ahead, replayed")
     yield Term(name=name, bytes=bytes_of(num_bytes), source=COORDINATOR)
 
@@ -158,17 +162,25 @@ def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
 
 
 def _loaded_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    name = Phrase("the largest parameter while it is loaded")
-    yield Term(name=name, bytes=_largest_one(plan), source=STAGE_3)
-    if plan.layout.offload == "all":
-        name = Phrase("its slice, on its way to host memory")
-        amount = bytes_of(plan.sliced.largest_slice_bytes)
-        yield Term(name=name, bytes=amount, source=STAGE_3)
+    """Yield what is whole while the most is: a module that is filled with its slices where those
+    come from host memory, or one that is made while there are not all slices yet."""
+    sliced, from_host = plan.sliced, plan.layout.offload == "all"
+    filled = _whole(filled_at_once(plan.workload), plan)
+    made = sliced.largest_module_bytes if from_host else sliced.made_bytes
+    if made == sliced.largest_loaded_bytes:
+        name = Phrase("the largest module while it is made, beside the slices before it")
+        yield Term(name=name, bytes=bytes_of(made), source=STAGE_3)
+        return
+    name = Phrase("the largest parameters while they are loaded")
+    yield Term(name=name, bytes=filled, source=STAGE_3)
+    if from_host:
+        name = Phrase("their slices, on their way to host memory")
+        yield Term(name=name, bytes=bytes_of(sliced.filled_slice_bytes), source=STAGE_3)
 
 
 def _hooked_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
     name = Phrase("the largest parameter that trains, whole for its hook")
-    yield Term(name=name, bytes=_largest_one(plan, trains=True), source=STAGE_3)
+    yield Term(name=name, bytes=_largest_trained(plan), source=STAGE_3)
     if plan.layout.offload == "all":
         name = Phrase("its slice, which comes from host memory")
         size = Count(plan.sliced.largest_slice, Phrase("elements"))
@@ -176,7 +188,8 @@ def _hooked_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
 
 
 def _saved_parameter(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    amount = largest(_small_ones(plan), _largest_one(plan))
+    module = _whole(largest_module(plan.workload), plan)
+    amount = largest(_small_ones(plan), module)
     yield Term(name=Phrase("parameters gathered to be written"), bytes=amount, source=STAGE_3)
 
 

@@ -133,5 +133,5 @@ def test_layers_in_the_middle_gather_alike(
     few = run(work, 4, zero, checkpointing=checkpointing, width=2)
     monkeypatch.setattr(gathering, "LAYERS_RUN", model.num_layers)
     every = run(work, 4, zero, checkpointing=checkpointing, width=2)
-    assert (few.embedding, few.forward, few.head) == (every.embedding, every.forward, every.head)
-    assert few.in_backward(model.num_layers) == list(every.backward)
+    assert few.moments == every.moments
+    assert few.in_backward == every.in_backward
