@@ -89,17 +89,25 @@ class Arrival(Struct, frozen=True):
     stretch: int
 
 
+class Late(Struct, frozen=True):
+    """The largest moment in a stretch of the layers' backward pass, counted from the last layer,
+    from the first arrival of a parameter's gradient on."""
+
+    stretch: int
+
+
 Place = (
     Literal["layers_forward", "forward", "head_backward", "before_layers", "backward"]
     | Border
     | Ahead
     | Arrival
+    | Late
     | int
 )
 """Where in a pass its largest moment lies: forward up to the last layer, forward as a whole, the
 head's backward pass, the end of that, backward as a whole, a border between layers in forward, one
 layer there, or one stretch of the layers' backward pass, counted from the last layer, or an arrival
-in it."""
+in it, or what follows the first one."""
 
 
 class Moment(Struct, frozen=True):

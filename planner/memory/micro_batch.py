@@ -37,9 +37,14 @@ class Stretch(Struct, frozen=True):
     arriving: Amounts
     """Bytes that are added at the largest moment in which a parameter's gradient arrives; those at
     the end where none does."""
+    late: Amounts
+    """Bytes that are added at the largest moment from the first such arrival on."""
     net_bytes: int
     top_bytes: int
     arriving_bytes: int
+    late_bytes: int
+    arrives: bool = False
+    """Whether a parameter's gradient arrives."""
 
 
 def stretch(events: Sequence[StorageEvent], arrivals: Sequence[int] = ()) -> Stretch:
@@ -52,13 +57,19 @@ def stretch(events: Sequence[StorageEvent], arrivals: Sequence[int] = ()) -> Str
     net = sums_of(events[place:])
     add_to(net, top)
     arrival = max(arrivals, key=levels.__getitem__, default=len(events))
+    late = place
+    if place < min(arrivals, default=len(events)):
+        late = max(range(min(arrivals, default=len(events)), len(levels)), key=levels.__getitem__)
     return Stretch(
         net=net,
         top=top,
         arriving=sums_of(events[:arrival]) if arrivals else net,
+        late=top if late == place else sums_of(events[:late]),
         net_bytes=levels[-1],
         top_bytes=top_bytes,
         arriving_bytes=levels[arrival],
+        late_bytes=levels[late],
+        arrives=bool(arrivals),
     )
 
 
@@ -123,6 +134,8 @@ class MicroBatch(Struct, frozen=True):
     """Stretches of forward: what comes before the layers, then each layer."""
     waiting: Amounts
     """Bytes that go when backward has ended: a gradient that no bucket holds."""
+    arrives_in_head: bool = False
+    """Whether a parameter's gradient arrives before the layers' backward passes."""
     to_host: tuple[int, ...] = ()
     """Bytes of each tensor that waits in host memory for the backward pass."""
 
@@ -449,5 +462,6 @@ def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
         head_holes_bytes=run.holes_bytes,
         ahead=(run.before, *(run.layers[n] for n in layers)),
         waiting=run.waiting,
+        arrives_in_head=run.back_in_head.arrives,
         to_host=tuple(num_bytes for n in layers for num_bytes in run.to_host[n]),
     )

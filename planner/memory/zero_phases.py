@@ -14,6 +14,7 @@ from planner.memory.buffers import (
     Arrival,
     Border,
     Buffers,
+    Late,
     Moment,
     Place,
     larger,
@@ -138,20 +139,28 @@ def _backward(
     earlier = earlier_gradients(workload, layout, states)
     waiting: Buffers = {"reduce_buckets": _waiting_buckets(layout, states)}
     buckets: Buffers = {"reduce_buckets": states.buckets_bytes}
-    return larger(
-        _pass(held, passes.head_backward, "head_backward", gradients=earlier, more=waiting),
-        *(
-            _through_layers(
-                held,
-                passes,
-                [
-                    _Beside(level.at_top, level.at_copy, copy, buckets)
-                    for level, copy in zip(gradient_levels(earlier, rank), rank.copies, strict=True)
-                ],
+    first = 0 if passes.arrives_in_head else _first_arrival(passes)
+    moments = [_pass(held, passes.head_backward, "head_backward", gradients=earlier, more=waiting)]
+    for rank in _reductions(workload, layout, states):
+        levels = zip(gradient_levels(earlier, rank), rank.copies, strict=True)
+        beside = [
+            _Beside(
+                level.at_top,
+                level.at_copy,
+                copy,
+                buckets,
+                at_first=waiting if number <= first and not passes.arrives_in_head else buckets,
             )
-            for rank in _reductions(workload, layout, states)
-        ),
-    )
+            for number, (level, copy) in enumerate(levels)
+        ]
+        moments.append(_through_layers(held, passes, beside, first=first))
+    return larger(*moments)
+
+
+def _first_arrival(passes: MicroBatch) -> int:
+    """Return the number of the first stretch of the layers' backward pass in which a gradient
+    arrives, which is when DeepSpeed makes its buckets: stage_1_and_2.py, setup_buckets."""
+    return next((n for n, each in enumerate(passes.layers) if each.arrives), 0)
 
 
 class _Beside(Struct, frozen=True):
@@ -163,10 +172,17 @@ class _Beside(Struct, frozen=True):
     """Bytes of gradients when its largest copy is made."""
     copy: int
     more: Buffers
+    at_first: Buffers | None = None
+    """What else is there before the first gradient, where that is less."""
 
     @property
     def at_top(self) -> tuple[int, Buffers]:
         """Gradients and the rest at its largest moment."""
+        return self.gradients, self.more if self.at_first is None else self.at_first
+
+    @property
+    def at_late(self) -> tuple[int, Buffers]:
+        """Gradients and the rest at its largest moment from the first gradient on."""
         return self.gradients, self.more
 
     @property
@@ -198,9 +214,11 @@ def largest_copy_bytes(
     return max(max(rank.copies) for rank in _reductions(workload, layout, states))
 
 
-def _through_layers(held: Buffers, passes: MicroBatch, beside: Sequence[_Beside]) -> Moment:
+def _through_layers(
+    held: Buffers, passes: MicroBatch, beside: Sequence[_Beside], *, first: int = 0
+) -> Moment:
     """Return the largest moment of the layers' backward pass, beside what is held in each stretch
-    and after the last one.
+    and after the last one; the first gradient arrives in the stretch ``first``.
 
     Copies are made when a gradient arrives, which need not be when a stretch has most.
     """
@@ -218,15 +236,23 @@ def _through_layers(held: Buffers, passes: MicroBatch, beside: Sequence[_Beside]
             ([each.arriving_bytes for each in stretches], [each.at_copy for each in beside]),
         )
     ]
-    at_copy = max(arrivals) > max(tops)
-    moments = arrivals if at_copy else tops
-    number = moments.index(max(moments))
+    gradients, more = beside[first].at_late
+    late = before[first] + stretches[first].late_bytes + sum(more.values()) + gradients
+    most = max(*arrivals, *tops, late)
+    place: Place
+    if max(tops) == most:
+        number = place = tops.index(most)
+        added, (gradients, more) = stretches[number].top, beside[number].at_top
+    elif late == most:
+        number, place, added = first, Late(first), stretches[first].late
+    else:
+        number = arrivals.index(most)
+        place = Arrival(number)
+        added, (gradients, more) = stretches[number].arriving, beside[number].at_copy
     alive = passes.before_layers.copy()
     for each in passes.layers[:number]:
         add_to(alive, each.net)
-    add_to(alive, stretches[number].arriving if at_copy else stretches[number].top)
-    gradients, more = beside[number].at_copy if at_copy else beside[number].at_top
-    place = Arrival(number) if at_copy else number
+    add_to(alive, added)
     return _pass(held, alive, place, gradients=gradients, more=more)
 
 

@@ -32,6 +32,7 @@ CASES = (
     ZeroCase(method="full", strategy="zero2", checkpointing=True),
     ZeroCase(method="lora", strategy="zero2", steps=2),
     ZeroCase(method="qlora", strategy="zero2", checkpointing=True),
+    ZeroCase(method="lora", strategy="zero2", mixture=True),
     ZeroCase(method="full", strategy="zero3"),
     ZeroCase(method="full", strategy="zero3", steps=2, checkpointing=True, loss="fused"),
     ZeroCase(method="lora", strategy="zero3"),
@@ -50,9 +51,10 @@ POINTS = [
     (number, phase)
     for number, case in enumerate(CASES)
     for phase in PHASES
-    # bitsandbytes multiplies by 4-bit weights otherwise on the CPU, and they are packed before
-    # the trace begins.
-    if case.method != "qlora" or phase not in ("load", "backward")
+    # bitsandbytes multiplies by 4-bit weights otherwise on the CPU. They are packed, and experts
+    # stacked but for ZeRO-3, before the trace begins.
+    if (case.method != "qlora" or phase not in ("load", "backward"))
+    and (case.strategy == "zero3" or not case.mixture or phase != "load")
 ]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from planner.forward.model_pass import ModelPass, passed_layers
-from planner.memory.buffers import Ahead, Arrival, Border, Place
+from planner.memory.buffers import Ahead, Arrival, Border, Late, Place
 from planner.memory.footprint import Moments, gradient_sink, waits_above
 from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Phase
@@ -87,6 +87,8 @@ def _end_of_moment(run: ModelPass, place: Place) -> int:
     if isinstance(place, Arrival):
         arrivals = [arrival for arrival in run.tape.arrivals if start < arrival <= stop]
         return max(arrivals or [run.tape.arrivals[-1]], key=levels.__getitem__)
+    if isinstance(place, Late):
+        start = min(arrival for arrival in run.tape.arrivals if start < arrival <= stop)
     return max(range(start, stop + 1), key=levels.__getitem__)
 
 
@@ -99,9 +101,9 @@ def _stretch(run: ModelPass, place: Place) -> tuple[int, int]:
     if isinstance(place, Ahead):
         (_, begins), (_, ends) = run.tape.borders[place.layer : place.layer + 2]
         return begins, ends
-    if isinstance(place, Arrival | int):
+    if isinstance(place, Arrival | Late | int):
         borders = [*run.tape.passed, end, end]
-        number = place.stretch if isinstance(place, Arrival) else place
+        number = place if isinstance(place, int) else place.stretch
         return borders[number], borders[number + 1]
     _, last_border = run.tape.borders[-1]
     stretches = {

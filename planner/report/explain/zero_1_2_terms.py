@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from planner.base.phrases import Phrase
-from planner.memory.buffers import Arrival, Buffer
+from planner.memory.buffers import Arrival, Buffer, Late
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, flat_update
 from planner.memory.zero_phases import earlier_gradients, gradient_levels
 from planner.memory.zero_reductions import reductions
@@ -74,7 +74,7 @@ def _setup_gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
 def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:
     """Yield the rank's buffer; ZeRO-1 has earlier micro-batches' gradients whole before that."""
     place, width = plan.moments[phase].place, plan.kinds.gradient
-    if isinstance(place, Arrival | int):
+    if isinstance(place, Arrival | Late | int):
         gradients, _ = _replayed(plan, place)
         yield Term(name=Phrase("gradients, replayed"), bytes=bytes_of(gradients), source=REPLAYED)
     elif phase != "optimizer_step" and plan.layout.zero_stage == 1:
@@ -106,7 +106,7 @@ def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
     yield Term(name=name, bytes=bytes_of(copy), source=REPLAYED)
 
 
-def _replayed(plan: Explained, place: Arrival | int) -> tuple[int, int]:
+def _replayed(plan: Explained, place: Arrival | Late | int) -> tuple[int, int]:
     """Return bytes of gradients and of their largest copy in one stretch of backward, on the rank
     where the two are most; there is no copy but where gradients arrive."""
     layout, states = plan.layout, plan.flat
@@ -121,7 +121,7 @@ def _replayed(plan: Explained, place: Arrival | int) -> tuple[int, int]:
         offloaded=states.offloaded,
     )
     at_arrival = isinstance(place, Arrival)
-    number = place.stretch if isinstance(place, Arrival) else place
+    number = place if isinstance(place, int) else place.stretch
     choices = []
     for rank in ranks:
         level = list(gradient_levels(earlier, rank))[number]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from planner.base.phrases import Phrase
 from planner.base.units import ceil_div
-from planner.memory.buffers import Ahead, Arrival, Border, Buffer
+from planner.memory.buffers import Ahead, Arrival, Border, Buffer, Late
 from planner.memory.zero_1_2 import NORM_BYTES
 from planner.memory.zero_3 import filled_at_once, largest_module
 from planner.memory.zero_3_gathering import gathered_parameters
@@ -132,8 +132,8 @@ def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
         from_host=plan.layout.offload == "all",
     )
     place = plan.moments[phase].place
-    if isinstance(place, Arrival | int):
-        number = place.stretch if isinstance(place, Arrival) else place
+    if isinstance(place, Arrival | Late | int):
+        number = place if isinstance(place, int) else place.stretch
         num_bytes = [*whole.in_backward, 0][number]
     elif isinstance(place, Border):
         num_bytes = whole.before_head if place.layer else whole.embedding
