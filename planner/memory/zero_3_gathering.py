@@ -430,7 +430,6 @@ def _kept(workload: Workload, ranks: int, width: int, checkpointing: int) -> Ite
         )
 
 
-@cached_by_settings(*TRAINED)
 def _viewed(workload: Workload) -> frozenset[str]:
     """Return the names of the parameters of which autograd saves a view: matrices of grouped
     products that are turned for them, and the first factors of their adapters."""
