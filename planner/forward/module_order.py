@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from planner.forward.model_pass import passed_layers
 from planner.workload.parameters import EXPERTS, Sized, parameters
+from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.workload import Workload
 
 LEAVES = ("mixtral", "qwen2_moe", "qwen3_moe")
@@ -48,7 +49,6 @@ class Module(Struct, eq=False):
     """Leaves inside it."""
     inside_elements: int = 0
     """Elements of the parameters of modules inside it."""
-
     elements: int = 0
     """Elements of its parameters."""
 
@@ -88,6 +88,7 @@ Script = list[tuple[str, Module]]
 END = ("end", Module())
 
 
+@cached_by_settings(*TRAINED)
 def modules_of(workload: Workload, num_layers: int | None) -> Modules:
     """Return the modules of a model, of its first layers alone where a number is given."""
     whole, model = parameters(workload), workload.model

@@ -20,7 +20,7 @@ pass (update_recompute_parameters).
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 
@@ -236,20 +236,26 @@ class Coordinator(Struct, kw_only=True, eq=False):
     def fetch(self, module: Module, *, again: bool = False) -> None:
         """Mirror fetch_sub_module; ``again`` in the second forward pass of a recomputed layer, to
         which frozen parameters belong from then on."""
+        if module.params:
+            self._hold_whole(module, again=again)
+        if self.follows:
+            self._fetch_ahead()
+        self.step += 1
+
+    def _hold_whole(self, module: Module, *, again: bool) -> None:
+        """Gather what the module needs and is not there, and wait for what is under way."""
         for parameter in module.params:
             of_modules = self.running.setdefault(parameter.name, set())
             of_modules.add(id(module))
             if again and not parameter.trains:
                 of_modules.add(LAYER)
-        self._gather(parameter for parameter in module.params if not self._here(parameter))
+        self._gather([each for each in module.params if not self._here(each)])
         for parameter in module.params:
             flight = self.under_way.get(parameter.name)
             if flight is not None:
                 self._arrive(flight, parameter)
         if self.follows:
             self._follow(module)
-            self._fetch_ahead()
-        self.step += 1
 
     def _follow(self, module: Module) -> None:
         """Take what the module needs from the queue."""
@@ -263,6 +269,8 @@ class Coordinator(Struct, kw_only=True, eq=False):
 
     def _fetch_ahead(self) -> None:
         room = min(self.zero.max_live_parameters - self.num_live, self.zero.prefetch_bucket_size)
+        if room <= 0:
+            return
         ahead: dict[str, Sized] = {}
         size = 0
         while self.queue and size < room:
@@ -273,12 +281,12 @@ class Coordinator(Struct, kw_only=True, eq=False):
             if not self._here(parameter) and parameter.name not in ahead:
                 ahead[parameter.name] = parameter
                 size += parameter.elements
-        self._gather(ahead.values())
+        self._gather(list(ahead.values()))
 
     def release(self, module: Module) -> None:
         """Mirror release_sub_module: a parameter of several modules stays until none of them
         runs."""
-        leaving = self._leaving(module)
+        leaving = self._leaving(module) if module.params else frozenset[str]()
         for parameter in module.params:
             self.running[parameter.name].discard(id(module))
             is_free = parameter.name in self.whole and not self.running[parameter.name]
@@ -327,8 +335,7 @@ class Coordinator(Struct, kw_only=True, eq=False):
     def _here(self, parameter: Sized) -> bool:
         return parameter.name in self.whole or parameter.name in self.under_way
 
-    def _gather(self, params: Iterable[Sized]) -> None:
-        together = list(params)
+    def _gather(self, together: list[Sized]) -> None:
         if not together:
             return
         flight = Flight(together=together, waiting={parameter.name for parameter in together})
@@ -493,6 +500,8 @@ def _run_all(coordinator: Coordinator, events: Script) -> list[int]:
         "leave": coordinator.leave,
         "end": lambda _: peaks.append(coordinator.peak_since()),
     }
+    idle = () if coordinator.viewed else ("save", "spend")
     for kind, module in events:
-        steps[kind](module)
+        if kind not in idle:
+            steps[kind](module)
     return peaks
