@@ -26,7 +26,6 @@ from planner.base.phrases import Phrase
 from planner.base.printable import print_text
 from planner.base.units import FP32_BYTES
 from planner.base.user_folders import cache_directory
-from planner.models.stored_quantization import UNDONE
 
 BLOCKS, SCALES = "_blocks", "_scales"
 """Endings of the names of the two tensors that a matrix of all experts is stored as."""
@@ -49,10 +48,8 @@ class _Tensor(NamedTuple):
 
 def is_packed(folder: Path) -> bool:
     """Return whether a checkpoint folder says that its weights are in MXFP4."""
-    content = read_json(folder / "config.json")
-    stated = content.get("quantization_config")
-    method = stated.get("quant_method") if isinstance(stated, dict) else None
-    return method is not None and method == UNDONE.get(str(content.get("model_type")))
+    stated = read_json(folder / "config.json").get("quantization_config")
+    return isinstance(stated, dict) and stated.get("quant_method") == "mxfp4"
 
 
 def unpacked_checkpoint(folder: Path, screen: TextIO) -> Path:

@@ -69,7 +69,6 @@ READ_ONLY = {"int8-before-turing", "attention-compiled", "eager-on-cpu"}
 SEEN_ELSEWHERE = {
     "packing-without-positions",
     "packing-across-states",
-    "qlora-gpt-oss",
     "eager-beside-flash",
 }
 """In tests/launcher/training/test_packed_batches.py, tests/planner/workload/test_rules.py and

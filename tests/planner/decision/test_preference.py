@@ -27,10 +27,10 @@ REASONS: list[tuple[Cluster, dict[str, Any], Method, str]] = [
         f"12 GiB; {STARTS}; QLoRA is the leanest method that fits",
     ),
     (
-        cards(1, 90),
-        {"model": "gpt-oss-20b"},
+        cards(1, 40),
+        {"model": "falcon-7b"},
         "lora",
-        "90 GiB; for 20.9 B parameters QLoRA is preferred from 81, LoRA from 161, full from 402; "
+        "40 GiB; for 6.92 B parameters QLoRA is preferred from 27, LoRA from 54, full from 134; "
         "QLoRA is ruled out; LoRA is the leanest method that fits",
     ),
     (
