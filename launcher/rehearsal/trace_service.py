@@ -280,8 +280,22 @@ def _built(content: dict[str, Any]) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with _time_limit(), torch.device("meta"):
+    with _as_before(), torch.device("meta"), _time_limit():
         return config, AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Restore what code inside the block changes of torch and cannot restore itself, where the time
+    limit ends it at any place."""
+    import torch
+
+    gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_grad_enabled(gradients)
+        torch.set_default_dtype(dtype)
 
 
 @contextmanager

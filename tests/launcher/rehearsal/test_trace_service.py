@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from msgspec import structs
 
@@ -102,6 +103,23 @@ def test_a_model_that_takes_too_long_to_build_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(trace_service, "MOST_BUILDING_S", 0.05)
     with pytest.raises(UserError, match="building it takes more than"):
         shape({"model_type": "mamba", "num_hidden_layers": 2_000})
+
+
+def test_a_model_that_is_given_up_changes_nothing_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit may come where gradients are off, and before they are on again."""
+
+    def build(*_given: object, **_settings: object) -> None:
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.bfloat16)
+        while True:
+            pass
+
+    monkeypatch.setattr(trace_service, "MOST_BUILDING_S", 0.05)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_config", build)
+    with pytest.raises(UserError, match="building it takes more than"):
+        shape({"model_type": "llama"})
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
 
 
 @pytest.mark.parametrize("name", ["chatglm3-6b-base", "llama-3.2-1b"])
