@@ -196,18 +196,18 @@ class _Scan:
         """Return what so many tokens save: states, and what is cast of them and of the reads; then
         their outputs."""
         seen = self._compute or width
-        output = self._stacked(count * self._channels, seen, "outputs")
+        output = self._stacked(count * self._channels, seen, "outputs of the tokens")
         held = list[Tensor]()
         if not self._tape.keeps_saved:
             return (), output
         if decay.node is not None or (read.node is not None and seen == state.width):
-            held.append(self._stacked(count * self._state, state.width, "states"))
+            held.append(self._stacked(count * self._state, state.width, "states of the tokens"))
         if read.node is not None and seen != state.width:
-            held.append(self._stacked(count * self._state, seen, "states, cast"))
+            held.append(self._stacked(count * self._state, seen, "states of the tokens, cast"))
         if state.node is not None and seen != read.width:
-            held.append(self._stacked(count * self._read, seen, "reads, cast"))
+            held.append(self._stacked(count * self._read, seen, "reads of the tokens, cast"))
         return tuple(held), output
 
     def _stacked(self, elements: int, width: int, name: str) -> Tensor:
         self._tape.fills_in_steps()
-        return self._tape.new(elements, width, f"{name} of the tokens")
+        return self._tape.new(elements, width, name)
