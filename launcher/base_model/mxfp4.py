@@ -12,6 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from launcher.base_model.gguf import MAKE_ROOM
 from launcher.storage.json_files import read_json, write_json
 from launcher.storage.weight_files import (
     is_complete,
@@ -34,7 +35,6 @@ SIXTEEN_BIT_BYTES = 2
 SHARD_BYTES = 4 * 10**9
 """Bytes of a shard, at most: it is written from host memory."""
 _READ_BYTES = 2**16
-_REMEDY = Phrase("Make room, or name another place with XDG_CACHE_HOME.")
 
 
 class _Tensor(NamedTuple):
@@ -75,7 +75,7 @@ def unpacked_checkpoint(folder: Path, screen: TextIO) -> Path:
             ),
             file=screen,
         )
-        with whole_weights(target, remedy=_REMEDY) as partial:
+        with whole_weights(target, remedy=MAKE_ROOM) as partial:
             _write_weights(tensors, partial)
             _write_small_files(folder, partial)
     return target

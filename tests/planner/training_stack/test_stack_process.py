@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from launcher.lifecycle.preflight import MODULES
 from planner.base.errors import InvalidRequestError, UntraceableError
 from planner.models.traced_model import traced_spec
 from planner.recipes.load_recipe import load_recipe
@@ -140,13 +141,9 @@ def test_what_cannot_be_traced_is_asked_once(
     assert capfd.readouterr().err.count("trace 1") == 1
 
 
-IMPORTED_AS = {"apollo-torch": "apollo_torch", "torch-optimi": "optimi"}
-"""Modules of packages with another name."""
-
-
 def test_every_package_of_the_stack_is_known() -> None:
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     lines = settings["options.extras_require"]["train"].split()
     names = {line.partition(">=")[0] for line in lines}
-    assert {IMPORTED_AS.get(name, name) for name in names} <= STACK_MODULES
+    assert {MODULES.get(name, name) for name in names} <= STACK_MODULES
