@@ -91,6 +91,10 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def draw(self) -> None:
+        """Let what has changed be laid out and drawn, and the events of that be heard."""
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+
     def press(self, key: str) -> None:
         """Press a key as a person would."""
         code = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}

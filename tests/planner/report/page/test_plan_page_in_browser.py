@@ -129,7 +129,7 @@ def test_a_part_of_the_chart_opens_its_formula(opened: Browser, page: Path) -> N
     assert "planner/" in text_of(opened, "details[data-part=weights] .source")
     opened.press("Enter")
     assert not opened.evaluate("document.querySelector('details[data-part=weights]').open")
-    opened.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    opened.draw()
     assert opened.evaluate("document.querySelectorAll('.marked').length") == 0
 
 
@@ -138,6 +138,7 @@ def test_everything_is_printed(opened: Browser, page: Path, tmp_path: Path) -> N
     opened.print_to(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
     opened.send("Emulation.setEmulatedMedia", media="print")
+    opened.draw()
     closed = "document.querySelector('details:not([open]) .formula')"
     assert opened.evaluate(f"{closed}.checkVisibility({{contentVisibilityAuto: true}})")
     opened.send("Emulation.setEmulatedMedia", media="")
