@@ -34,7 +34,8 @@ signal.signal(signal.SIGINT, stop)
 signal.signal(signal.SIGTERM, stop)
 obey_standard_input()
 print("trains", flush=True)
-time.sleep(60)
+while True:
+    time.sleep(0.1)  # one long sleep would miss a signal that comes just before it
 """
 
 

@@ -48,7 +48,7 @@ def test_errors_go_to_the_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_reaches_the_command_and_is_named(number: int, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(600)"
     with subprocess.Popen(
         [sys.executable, "-c", LAUNCH, code, str(tmp_path / "log")],
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup has SIGHUP ignored
@@ -56,7 +56,7 @@ def test_a_signal_reaches_the_command_and_is_named(number: int, tmp_path: Path) 
         while not ready.exists():
             time.sleep(0.02)
         process.send_signal(number)
-        assert process.wait(timeout=20) == 128 + number
+        assert process.wait(timeout=60) == 128 + number
 
 
 def test_nohup_has_a_closed_terminal_ignored(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_nohup_has_a_closed_terminal_ignored(tmp_path: Path) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGHUP)
         go.touch()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_command_does_not_outlive_us(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_command_that_was_asked_to_stop_ends_by_itself(tmp_path: Path) -> None
         "Path(sys.argv[2])",
         f"Path(sys.argv[2]), ask_to_stop=lambda n: not Path({str(asked)!r}).touch()",
     )
-    code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+    code = f"import pathlib, time; pathlib.Path({str(ready)!r}).touch(); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", launch, code, str(tmp_path / "log")]) as process:
         while not ready.exists():
             time.sleep(0.02)
@@ -129,7 +129,7 @@ def test_a_command_that_was_asked_to_stop_ends_by_itself(tmp_path: Path) -> None
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 128 + signal.SIGTERM
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 STUBBORN = """
