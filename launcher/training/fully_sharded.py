@@ -5,12 +5,15 @@ The units are those of accelerate 1.15.0 (utils/fsdp_utils.py, fsdp2_prepare_mod
 norm found in models with adapters, too: each layer; the token embedding; the last norm and the
 head, which stay whole from the one's forward to the other's backward pass, so that trl's fused loss
 finds the head's weight; and the root. A head that is tied to the embedding is one unit with it.
+What stands beside a text model is one unit, and not one of each of its layers: no text passes it,
+so that it is never gathered.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
@@ -23,6 +26,7 @@ from torch.distributed.fsdp import (
 from launcher.compat.bitsandbytes import move_constants
 from launcher.compat.transformers import layers_of
 from launcher.training.model_building import DTYPES, cast_trainable
+from launcher.training.text_model import towers
 from planner.plan.schema import Plan, PrecisionSection
 
 
@@ -44,6 +48,7 @@ def shard(plan: Plan, model: Any, device: torch.device) -> None:
             move_constants(module, device)
         fully_shard(modules, reshard_after_forward=not stays, **options)
     cast_trainable(model, plan.precision.home)
+    move_constants(model, device)
     fully_shard(model, **options)
     if device.type == "cpu":  # gloo averages nothing
         for module in model.modules():
@@ -77,7 +82,12 @@ def mixed_precision(precision: PrecisionSection) -> MixedPrecisionPolicy:
 def units(model: Any) -> Iterator[tuple[list[torch.nn.Module], bool]]:
     """Yield the modules of each unit but the root, and whether it stays whole between forward and
     backward."""
-    layers = list(layers_of(model))
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    beside = [base.get_submodule(name) for name in towers(base)]
+    if beside:
+        yield beside, False
+    in_towers = {id(module) for tower in beside for module in tower.modules()}
+    layers = [layer for layer in layers_of(model) if id(layer) not in in_towers]
     for layer in layers:
         yield [layer], False
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()

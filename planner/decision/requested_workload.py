@@ -98,9 +98,8 @@ def _partial_checkpointing(request: Request) -> tuple[int, ...]:
 
 def _shards_as_set(request: Request, strategy: Strategy) -> bool:
     """Return whether the options leave a strategy; the units that FSDP would make of a model
-    without formulas, or of models of images and of sound, are not known."""
-    spec = request.model.spec
-    if strategy == "fsdp" and (isinstance(spec, TracedSpec) or spec.towers):
+    without formulas are not known."""
+    if strategy == "fsdp" and isinstance(request.model.spec, TracedSpec):
         return False
     if request.strategy is not None:
         return strategy == request.strategy

@@ -92,9 +92,9 @@ def fsdp_moments(
 
 def _loading_bytes(units: Units) -> int:
     """Return the bytes of a unit that is not cut yet beyond the shards that are to come, at the
-    largest moment of the load: the layers come first, then the embedding, the tail, the root."""
+    largest moment of the load."""
     most = after = 0
-    for unit in (units.root, units.tail, units.embedding, *reversed(units.layers)):
+    for unit in units.all:
         most = max(most, unit.loaded_bytes - after)
         after += unit.frozen_bytes + unit.trained_bytes
     return most

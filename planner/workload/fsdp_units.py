@@ -1,8 +1,9 @@
 """The units that PyTorch's FSDP2 shards, gathers and reduces together, and their bytes.
 
 read: launcher/training/fully_sharded.py for the units: each layer; the token embedding; the last
-norm and the head, or the two with the embedding that the head is tied to; and the root, which has
-the rest. read: torch/distributed/fsdp/_fully_shard at 2.13:
+norm and the head, or the two with the embedding that the head is tied to; all that stands beside
+the text model, which no text passes, so that it is never gathered; and the root, which has the
+rest. read: torch/distributed/fsdp/_fully_shard at 2.13:
 
     shards      each parameter by itself, cut into equal parts of its rows, the last ones filled up
                 (_fsdp_param.py, _init_sharded_param)
@@ -29,6 +30,8 @@ from msgspec import Struct
 
 from planner.base.units import block, ceil_div
 from planner.models.layer_kinds import LayerKind
+from planner.models.linear import Linear
+from planner.plan.schema import QuantizationSection
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import Sized, parameters
 from planner.workload.quantization import quantized_tensors
@@ -96,11 +99,14 @@ class Units(Struct, frozen=True):
     tail: Unit
     """The last norm and the head, with the embedding where it is the head's."""
     tied: bool
+    towers: Unit
+    """Models of images and of sound beside the text model; without parameters where there are
+    none."""
 
     @property
     def all(self) -> tuple[Unit, ...]:
-        """Every unit once."""
-        return self.root, self.embedding, *self.layers, self.tail
+        """Every unit once; what is loaded first comes last."""
+        return self.root, self.tail, self.embedding, *reversed(self.layers), self.towers
 
     @property
     def gradients_bytes(self) -> int:
@@ -115,53 +121,47 @@ def fsdp_units(
     """Return the units of a workload that is sharded over so many ranks, whose shards are in host
     memory where they are ``offloaded``."""
     whole, model = parameters(workload), workload.model
-    unit = partial(_unit, ranks=ranks, kinds=kinds, offloaded=offloaded)
+    quantization = workload.settings.quantization
+    unit = partial(_unit, quantization=quantization, ranks=ranks, kinds=kinds, offloaded=offloaded)
     found: dict[tuple[LayerKind, int], Unit] = {}
     layers = []
     for kind, inside in zip(model.layers, whole.layers, strict=True):
         key = kind, sum(each.elements for each in inside)
         if key not in found:
-            packed = packed_pieces(workload, kind, ranks, kinds)
-            found[key] = unit(inside, packed, constants_bytes(workload, kind))
+            found[key] = unit(inside, workload.packed(kind))
         layers.append(found[key])
     table, *others = whole.before
     tail = [each for each in whole.after if each.name.split(".")[0] in ("norm", "lm_head")]
     rest = [each for each in whole.after if each not in tail]
     tied = model.tied_embeddings
     return Units(
-        root=unit([*others, *rest]),
+        root=unit([*others, *rest], workload.packed_outside),
         embedding=NO_UNIT if tied else unit([table]),
         layers=tuple(layers),
         tail=unit([*([table] if tied else []), *tail]),
         tied=tied,
+        towers=unit(whole.beside, workload.packed_towers),
     )
 
 
-def packed_pieces(workload: Workload, kind: LayerKind, ranks: int, kinds: Numerics) -> list[Piece]:
-    """Return the rank's part of each packed matrix of a layer."""
-    quantization = workload.settings.quantization
-    if quantization is None:
-        return []
-    sizes = [
-        quantized_tensors(each, quantization)[0] // kinds.frozen for each in workload.packed(kind)
-    ]
-    return [Piece(ceil_div(size, ranks), size, kinds.frozen, False) for size in sizes]
+def packed_piece(
+    matrix: Linear, quantization: QuantizationSection, ranks: int, kinds: Numerics
+) -> Piece:
+    """Return the rank's part of a packed matrix."""
+    size = quantized_tensors(matrix, quantization)[0] // kinds.frozen
+    return Piece(ceil_div(size, ranks), size, kinds.frozen, False)
 
 
-def constants_bytes(workload: Workload, kind: LayerKind) -> int:
-    """Return the bytes of what stays whole beside a layer's packed weights."""
-    quantization = workload.settings.quantization
-    if quantization is None:
-        return 0
-    matrices = workload.packed(kind)
-    return sum(sum(quantized_tensors(matrix, quantization)[1:]) for matrix in matrices)
+def constants_bytes(matrix: Linear, quantization: QuantizationSection) -> int:
+    """Return the bytes of what stays whole beside a packed matrix."""
+    return sum(quantized_tensors(matrix, quantization)[1:])
 
 
 def _unit(
     inside: Iterable[Sized],
-    packed: Sequence[Piece] = (),
-    whole_bytes: int = 0,
+    packed: Sequence[Linear] = (),
     *,
+    quantization: QuantizationSection | None,
     ranks: int,
     kinds: Numerics,
     offloaded: bool,
@@ -175,7 +175,10 @@ def _unit(
         )
         for each in inside
     ]
-    pieces += packed
+    whole_bytes = 0
+    if quantization is not None:
+        pieces += [packed_piece(matrix, quantization, ranks, kinds) for matrix in packed]
+        whole_bytes = sum(constants_bytes(matrix, quantization) for matrix in packed)
     trained = sum(piece.elements for piece in pieces if piece.trains)
     cast = [piece for piece in pieces if piece.width != kinds.compute]
     copied = block(sum(piece.elements for piece in cast) * kinds.compute)
@@ -213,7 +216,9 @@ def shard_sizes(workload: Workload, ranks: int, kinds: Numerics) -> list[int]:
         prod(shard_of(each.shape, ranks)) * (kinds.home if each.trains else kinds.outside)
         for each in parameters(workload)
     ]
-    for kind, count in workload.model.kinds.items():
-        pieces = packed_pieces(workload, kind, ranks, kinds)
-        sizes += [piece.elements * piece.width for piece in pieces] * count
+    quantization = workload.settings.quantization
+    if quantization is not None:
+        for matrix, count in workload.counted_packed:
+            piece = packed_piece(matrix, quantization, ranks, kinds)
+            sizes += [piece.elements * piece.width] * count
     return sizes

@@ -97,6 +97,21 @@ class Workload(Spec):
         return self.model.packable_experts(kind) if packs else ()
 
     @property
+    def packed_outside(self) -> tuple[Linear, ...]:
+        """Quantized matrices outside of the layers."""
+        return self._packed(self.model.outside_linears)
+
+    @property
+    def packed_towers(self) -> tuple[Linear, ...]:
+        """Quantized matrices of models of images or of sound beside the text model."""
+        return self._packed(self.model.tower_linears)
+
+    def _packed(self, matrices: tuple[Linear, ...]) -> tuple[Linear, ...]:
+        if self.settings.quantization is None:
+            return ()
+        return tuple(each for each in matrices if not each.whole)
+
+    @property
     def counted_packed(self) -> list[tuple[Linear, int]]:
         """All quantized matrices, with how many there are of each."""
         if self.settings.quantization is None:

@@ -7,7 +7,9 @@ from msgspec import structs, to_builtins
 
 from planner.memory.footprint import Footprint, footprint_of
 from planner.models.expert_shape import ExpertsSpec
+from planner.models.layered_shape import FullHeadsSpec, PerLayerInputsSpec, SharedKeysSpec
 from planner.models.model_spec import ModelSpec
+from planner.models.towers import TowersSpec, VisionTowerSpec
 from planner.plan.schema import Plan
 from planner.plan.vocabulary import Loss, Method, Precision, Strategy
 from planner.workload.dtypes import numerics_of
@@ -16,7 +18,7 @@ from planner.workload.plan_sections import precision_section
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
 from tests.launcher.plans import full, parallel, plan
-from tests.oracle.small_models import LLAMA, workload_of
+from tests.oracle.small_models import GEMMA4_WRAPPER, LLAMA, workload_of
 
 RANKS = 2
 SHAPE = structs.replace(
@@ -46,6 +48,35 @@ MIXTURE = structs.replace(
 )
 
 
+WRAPPER = structs.replace(
+    LLAMA,
+    **GEMMA4_WRAPPER
+    | {
+        "num_layers": 4,
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_attention_heads": 8,
+        "head_dim": 64,
+        "full_heads": FullHeadsSpec(head_dim=128, key_value_heads=2),
+        "shared_keys": SharedKeysSpec(num_layers=2, wide_mlp=True),
+        "per_layer_inputs": PerLayerInputsSpec(size=64, vocab_size=2048),
+        "vocab_size": 2048,
+        "beside": TowersSpec(
+            vision=VisionTowerSpec(
+                num_layers=2,
+                hidden_size=512,
+                intermediate_size=1024,
+                num_attention_heads=8,
+                num_key_value_heads=8,
+                head_dim=64,
+                patch_size=4,
+                position_rows=256,
+            )
+        ),
+    },
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroCase:
     """One run, small enough for any machine."""
@@ -62,12 +93,16 @@ class ZeroCase:
     pure: bool = False
     mixture: bool = False
     """Whether the model is one of experts."""
+    towers: bool = False
+    """Whether a model of images stands beside it."""
     on_experts: bool = False
     """Whether adapters are on experts, too."""
     optimizer: str = "adamw_torch_fused"
 
     @property
     def shape(self) -> ModelSpec:
+        if self.towers:
+            return WRAPPER
         return MIXTURE if self.mixture else SHAPE
 
     @property

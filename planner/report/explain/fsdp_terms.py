@@ -11,7 +11,7 @@ from planner.report.explain.explained import Explained
 from planner.report.explain.state_terms import LORA, QUANTIZATION, SHAPE, filled_blocks
 from planner.report.explain.terms import Count, Expression, Term, bytes_of, total
 from planner.report.explain.zero_1_2_terms import ranks_of
-from planner.workload.fsdp_units import constants_bytes, packed_pieces, shard_of, shard_tensors
+from planner.workload.fsdp_units import constants_bytes, packed_piece, shard_of, shard_tensors
 from planner.workload.parameters import Sized, parameters
 
 UNITS = "torch's _fsdp_param.py (planner/workload/fsdp_units.py)"
@@ -60,7 +60,10 @@ def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
     quantization = plan.workload.settings.quantization
     if quantization is None:
         return
-    whole = sum(constants_bytes(plan.workload, kind) for kind in plan.workload.model.layers)
+    whole = sum(
+        count * constants_bytes(matrix, quantization)
+        for matrix, count in plan.workload.counted_packed
+    )
     name = Phrase("scales and constants, whole")
     source = QUANTIZATION[quantization.quant_type]
     yield Term(name=name, bytes=bytes_of(whole), source=source)
@@ -71,13 +74,14 @@ def _frozen_rows(plan: Explained) -> Iterator[Term]:
     elements = Count(sum(each.elements for each in frozen), Phrase("frozen parameters"))
     amount = _shards(plan, elements, frozen, plan.kinds.outside)
     yield Term(name=Phrase("frozen weights"), bytes=amount, source=SHAPE)
-    if plan.workload.settings.quantization is None:
+    quantization = plan.workload.settings.quantization
+    if quantization is None:
         return
     ranks = plan.layout.world_size
     pieces = [
-        piece
-        for kind in plan.workload.model.layers
-        for piece in packed_pieces(plan.workload, kind, ranks, plan.kinds)
+        packed_piece(matrix, quantization, ranks, plan.kinds)
+        for matrix, count in plan.workload.counted_packed
+        for _ in range(count)
     ]
     cut = sum(piece.elements for piece in pieces) * ranks
     codes = Count(sum(piece.whole for piece in pieces), Phrase("numbers that hold codes"))
