@@ -71,15 +71,25 @@ def _memory_title(decision: Decision) -> Phrase:
 
 
 def memory_line(decision: Decision) -> str:
-    """Return what the plan takes of each device, expected and in the worst case."""
+    """Return what the plan takes of each device: in the worst case, and what its driver will show,
+    which may be more, since an allocator keeps what tensors have left."""
     cluster = decision.request.cluster
-    expected = short_gib(decision.chosen.expected.device_used_bytes)
-    high = short_gib(decision.chosen.most_shown_bytes)
+    shown_bytes = decision.chosen.expected.device_used_bytes
+    high_bytes = decision.chosen.memory.high_bytes
+    shown, high = short_gib(shown_bytes), short_gib(high_bytes)
     budget = short_gib(decision.request.budget_bytes)
     each = Phrase(" of each GPU") if cluster.world_size > 1 else ""
+    if shown_bytes > high_bytes:
+        return Phrase(
+            "{high} GiB at worst, of {budget}{each}; nvidia-smi will show {shown}",
+            high=high,
+            budget=budget,
+            each=each,
+            shown=shown,
+        )
     return Phrase(
-        "{expected} GiB expected, {high} in the worst case, of {budget}{each}",
-        expected=expected,
+        "{shown} GiB expected, {high} in the worst case, of {budget}{each}",
+        shown=shown,
         high=high,
         budget=budget,
         each=each,

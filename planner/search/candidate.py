@@ -81,12 +81,6 @@ class Candidate(Struct, frozen=True, kw_only=True, dict=True):
             self.workload, self.layout, self.worst_batch, self.cluster, self.memory
         )
 
-    @property
-    def most_shown_bytes(self) -> int:
-        """Bytes of one device that its driver shows in the worst case: what the run may need, or
-        what its allocator keeps where that is more."""
-        return max(self.memory.high_bytes, self.expected.device_used_bytes)
-
     @cached_property
     def step_time_s(self) -> float | None:
         """Seconds of one optimizer step; None if the card's rates are unknown."""

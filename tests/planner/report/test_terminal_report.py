@@ -12,7 +12,7 @@ from planner.base.units import GIB
 from planner.decision.choose import decide
 from planner.hardware.cluster import Cluster
 from planner.report.terminal_report import print_report
-from planner.report.verdict import notes
+from planner.report.verdict import memory_line, notes
 from tests.planner.builders import cards, request
 
 
@@ -49,6 +49,17 @@ WITH_UNIT = re.compile(rf"({NUMBER.pattern}) (GiB|MiB|s|min|h|%|tokens|tokens/s|
 @pytest.mark.parametrize(("count", "gib"), MACHINES)
 def test_nothing_is_wider_than_the_terminal(width: int, count: int, gib: int) -> None:
     assert max(map(len, printed(width, count=count, gib=gib).splitlines())) <= width
+
+
+@pytest.mark.parametrize("model", ["chatglm3-6b-base", "mixtral-8x7b"])
+def test_the_worst_case_and_what_is_free_in_it_are_the_whole(model: str) -> None:
+    """Also where the allocator's cache makes the driver show more than the worst case."""
+    decision = decide(request(cards(8, 80), model=model, method="lora", zero_stage=3))
+    expected, high = decision.chosen.expected, decision.chosen.memory.high_bytes
+    assert (expected.device_used_bytes > high) == (model == "mixtral-8x7b")
+    found = re.search(r"([\d.]+)( GiB at worst| in the worst case)", memory_line(decision))
+    assert found is not None
+    assert float(found[1]) == pytest.approx(80 - decision.spare_bytes / GIB, abs=0.05)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
