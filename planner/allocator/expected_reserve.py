@@ -116,7 +116,7 @@ def _of_fsdp(
     sides = side_bytes_of_fsdp(
         units,
         accumulates=layout.gradient_accumulation_steps > 1,
-        to_host=most_reduced if offloaded else 0,
+        to_host=most_reduced if offloaded and layout.copies == 1 else 0,
     )
     small = _small_bytes(run, states, [], update)
     return reserved_bytes(requests) + sides + round_up(small, SMALL_SEGMENT_BYTES)
