@@ -80,7 +80,13 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name == "fsdp-copies" else [])
+        for name in METHODS
+    ],
+)
 def test_an_interrupted_run_goes_on_bit_by_bit(
     method: str,
     launcher: Launcher,

@@ -1,6 +1,7 @@
 """A run of one step trains, and one that changes nothing says so."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_parts_with_other_rows_than_the_rest_are_looked_at() -> None:
     not divide."""
     distributed.init_process_group("fake", store=FakeStore(), rank=3, world_size=4)
     try:
-        model = torch.nn.Linear(8, 15)
+        model: Any = torch.nn.Linear(8, 15)
         fully_shard(model, mesh=init_device_mesh("cpu", (4,)))
         weights = WeightsMoved()
         weights.on_train_begin(model=model)
