@@ -132,10 +132,8 @@ def offload_s(
     Each card has a slot of its own, and all ranks of a node share one host: it updates their shards
     in the time that it takes for all of them.
     """
-    shard, times = (
-        workload.trainable_params / layout.shard_ranks,
-        layout.gradient_accumulation_steps,
-    )
+    times = layout.gradient_accumulation_steps
+    shard = workload.trainable_params / layout.shard_ranks
     if layout.strategy == "fsdp":
         shards = sum(shard_sizes(workload, layout.shard_ranks, kinds))
         sent = shard * kinds.home / (times if layout.copies > 1 else 1)
