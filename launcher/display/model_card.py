@@ -137,8 +137,14 @@ def setting_rows(plan: Plan) -> list[Row]:
         ("data", _data(plan)),
         ("seed", str(training.seed)),
         ("machine", f"{plan.parallel.world_size} x {plan.hardware.device_name}"),
-        ("parallel strategy", plan.parallel.strategy),
+        ("parallel strategy", _strategy(plan)),
     ]
+
+
+def _strategy(plan: Plan) -> str:
+    parallel = plan.parallel
+    copies = f", {parallel.copies} copies of {parallel.shard_ranks} ranks each"
+    return parallel.strategy + (copies if parallel.copies > 1 else "")
 
 
 def _data(plan: Plan) -> str:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from launcher.compat.deepspeed import shard
 from launcher.rehearsal.empty_model import Recorder
 from launcher.training.deepspeed_config import deepspeed_config
+from launcher.training.fully_sharded import reduce_between_copies
 from launcher.training.fully_sharded import shard as shard_by_rows
 from launcher.training.optimizer import build_optimizer
 from launcher.training.process_group import join_alone
@@ -173,7 +174,13 @@ def fsdp_engine(plan: Plan, model: Any, recorder: Recorder) -> Engine:
     """Return PyTorch's FSDP as launcher/training/rank.py sets it up."""
     with recorder.phase("load"):
         shard_by_rows(plan, model, torch.device("cuda", torch.cuda.current_device()))
-    return _torch_engine(model, update_from_the_start(plan, model, recorder))
+    update, ends = update_from_the_start(plan, model, recorder), step_ends(plan)
+
+    def backward(loss: torch.Tensor) -> None:
+        reduce_between_copies(plan, model, now=next(ends))
+        torch.autograd.backward(loss)
+
+    return Engine(model, backward, update.step, update.save)
 
 
 def engine_of(plan: Plan) -> MakeEngine:

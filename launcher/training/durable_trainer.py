@@ -20,6 +20,7 @@ from launcher.faults.failure import NotFiniteError, NotSavedError, is_lost_peer
 from launcher.faults.rank_stages import Stages
 from launcher.run.checkpoints import checkpoint_folder, keep_newest, seal
 from launcher.run.run_directory import RunDirectory
+from launcher.training.fully_sharded import reduce_between_copies
 from launcher.training.model_building import cast_trainable
 from launcher.training.optimizer import (
     begin_training,
@@ -53,6 +54,7 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """Return the loss of a micro-batch, and note on the device whether it is finite."""
         self._stages.enter("forward", self.running_step)
+        reduce_between_copies(self._plan, model, now=self.accelerator.sync_gradients)
         loss = super().training_step(model, inputs, *rest, **named)
         bad = torch.where(torch.isfinite(loss), _FINITE, self.running_step)
         self._not_finite_at = torch.minimum(self._not_finite_at, bad)

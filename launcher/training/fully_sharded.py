@@ -1,5 +1,5 @@
-"""A model sharded over all ranks by PyTorch's FSDP2 (``fully_shard``), in the units that the memory
-model counts (planner/workload/fsdp_units.py).
+"""A model sharded by PyTorch's FSDP2 (``fully_shard``) over all ranks, or over the ranks of each of
+several copies, in the units that the memory model counts (planner/workload/fsdp_units.py).
 
 The units are those of accelerate 1.15.0 (utils/fsdp_utils.py, fsdp2_prepare_model), with the last
 norm found in models with adapters, too: each layer; the token embedding; the last norm and the
@@ -7,6 +7,9 @@ head, which stay whole from the one's forward to the other's backward pass, so t
 finds the head's weight; and the root. A head that is tied to the embedding is one unit with it.
 What stands beside a text model is one unit, and not one of each of its layers: no text passes it,
 so that it is never gathered.
+
+Ranks that follow each other share a copy: torchrun numbers those of a node one after the other
+(torch/distributed/elastic/agent/server/api.py at 2.13, _assign_worker_ranks).
 """
 
 from collections.abc import Iterator
@@ -15,13 +18,14 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
     MixedPrecisionPolicy,
     fully_shard,
 )
+from torch.distributed.tensor import DTensor
 
 from launcher.compat.bitsandbytes import move_constants
 from launcher.compat.transformers import layers_of
@@ -37,7 +41,7 @@ def shard(plan: Plan, model: Any, device: torch.device) -> None:
     whole model.
     """
     options: dict[str, Any] = {
-        "mesh": init_device_mesh(device.type, (plan.parallel.world_size,)),
+        "mesh": _mesh(plan, device),
         "mp_policy": mixed_precision(plan.precision),
     }
     if plan.parallel.offload == "all":
@@ -54,6 +58,33 @@ def shard(plan: Plan, model: Any, device: torch.device) -> None:
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)
+
+
+def _mesh(plan: Plan, device: torch.device) -> DeviceMesh:
+    """Return all ranks; with several copies of the parameters a row for each of them."""
+    copies, shards = plan.parallel.copies, plan.parallel.shard_ranks
+    if copies == 1:
+        return init_device_mesh(device.type, (shards,))
+    return init_device_mesh(device.type, (copies, shards), mesh_dim_names=("copies", "shards"))
+
+
+def num_copies(parameter: torch.nn.Parameter) -> int:
+    """Return how often the whole of a parameter exists over all ranks that shard it."""
+    if not isinstance(parameter, DTensor):
+        return 1
+    mesh = parameter.device_mesh
+    return mesh.size(0) if mesh.ndim > 1 else 1
+
+
+def reduce_between_copies(plan: Plan, model: Any, *, now: bool) -> None:
+    """Let the next backward pass sum gradients over all copies of the parameters, or leave that to
+    a later micro-batch of the step: the network between nodes then carries them once.
+
+    read: torch/distributed/fsdp/_fully_shard/_fsdp_collectives.py at 2.13, foreach_reduce: until
+    then they are added up within each copy, in the dtype that is reduced.
+    """
+    if plan.parallel.copies > 1:
+        model.set_requires_all_reduce(now)
 
 
 def whole_weights(plan: Plan, model: Any) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def _mixed_precision(plan: Plan) -> Precision | None:
 def _fsdp(plan: Plan) -> dict[str, Any]:
     """Return the trainer's arguments for FSDP2: the model comes in shards already
     (launcher/training/fully_sharded.py), each rank writes its own of a checkpoint, and each
-    micro-batch reduces its gradients, which would be whole on every rank otherwise."""
+    micro-batch reduces its gradients, which would be whole on every rank otherwise; over all copies
+    of the parameters only the last one of a step."""
     if plan.parallel.strategy != "fsdp":
         return {}
     return {

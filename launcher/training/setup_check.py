@@ -21,6 +21,7 @@ from launcher.compat.deepspeed import (
     user_optimizer,
 )
 from launcher.compat.transformers import kept_in_fp32
+from launcher.training.fully_sharded import num_copies
 from launcher.training.model_building import DTYPES
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
@@ -60,6 +61,8 @@ class Setup:
     engine: str
     engine_class: str
     world_size: int
+    copies: int
+    """How often the whole of the parameters exists over all ranks that shard them."""
     zero_stage: int
     optimizer_class: str
     zero_optimizer_class: str | None
@@ -86,6 +89,7 @@ def setup_of(trainer: Any) -> Setup:
         engine=kind,
         engine_class=type(engine).__name__,
         world_size=trainer.accelerator.num_processes,
+        copies=num_copies(trainable[0]),
         zero_stage=engine.zero_optimization_stage() if kind == DEEPSPEED else 0,
         optimizer_class=_optimizer_class(trainer, kind),
         zero_optimizer_class=type(engine.optimizer).__name__ if kind == DEEPSPEED else None,
@@ -108,6 +112,7 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
         ("trainable parameters", plan.model.trainable_params, setup.trainable_params),
         ("engine", ENGINES[plan.parallel.strategy], setup.engine),
         ("ranks", plan.parallel.world_size, setup.world_size),
+        ("copies of the parameters", plan.parallel.copies, setup.copies),
         ("ZeRO stage", zero_stage, setup.zero_stage),
         ("optimizer", optimizers()[plan.optimizer.name].class_name, setup.optimizer_class),
         ("trainable precision", (_name(DTYPES[plan.kept_trainable]),), setup.trainable_dtypes),

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
 NUMBERS_PER_TENSOR = 4096
@@ -24,12 +25,18 @@ class WeightsMoved(TrainerCallback):  # type: ignore[misc]
 
 
 def trained_numbers(model: Any) -> list[torch.Tensor]:
-    """Return some numbers of each trained tensor, of this rank's part of it under ZeRO-3."""
-    parts = [getattr(p, "ds_tensor", p).detach() for p in model.parameters() if p.requires_grad]
+    """Return some numbers of each trained tensor, of what this rank has of it."""
+    parts = [_own_part(p) for p in model.parameters() if p.requires_grad]
     return [
         part.flatten()[:: max(1, part.numel() // NUMBERS_PER_TENSOR)].to("cpu", copy=True)
         for part in parts
     ]
+
+
+def _own_part(parameter: Any) -> torch.Tensor:
+    """Return what this rank has of a parameter; parts of FSDP may differ in their rows."""
+    own: torch.Tensor = getattr(parameter, "ds_tensor", parameter).detach()
+    return own.to_local() if isinstance(own, DTensor) else own
 
 
 def unmoved_line(num_steps: int) -> str:

@@ -36,7 +36,7 @@ from planner.memory.optimizer_step import step_of
 from planner.memory.workspaces import cublas_workspaces
 from planner.memory.zero_phases import gathered_bytes, largest_copy_bytes
 from planner.workload.dtypes import Numerics
-from planner.workload.fsdp_units import fsdp_units, shard_tensors
+from planner.workload.fsdp_units import shard_tensors, units_of
 from planner.workload.layout import Layout
 from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Batch, Workload
@@ -95,11 +95,10 @@ def _of_fsdp(
     run: FewLayers, workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
 ) -> int:
     """Return the bytes under FSDP."""
-    offloaded = layout.offload != "none"
-    units = fsdp_units(workload, layout.world_size, numerics, offloaded=offloaded)
+    offloaded, units = layout.offload != "none", units_of(workload, layout, numerics)
     states, update = list[int](), list[Change]()
     if not offloaded:
-        tensors = shard_tensors(workload, layout.world_size)
+        tensors = shard_tensors(workload, layout.shard_ranks)
         states += [block(size) for size in states_of(workload, tensors, numerics, batch.device)]
         step = step_of(workload, tensors, width=numerics.home, device=batch.device)
         update += numbered(step.log)[0]
@@ -113,11 +112,11 @@ def _of_fsdp(
         update=update,
         workspaces=cublas_workspaces(batch.compute_capability),
     )
-    most_reduced = max(unit.reduced_bytes for unit in units.all) // layout.world_size
+    most_reduced = max(unit.reduced_bytes for unit in units.all) // layout.shard_ranks
     sides = side_bytes_of_fsdp(
         units,
         accumulates=layout.gradient_accumulation_steps > 1,
-        to_host=most_reduced if offloaded else 0,
+        to_host=most_reduced if offloaded and layout.copies == 1 else 0,
     )
     small = _small_bytes(run, states, [], update)
     return reserved_bytes(requests) + sides + round_up(small, SMALL_SEGMENT_BYTES)

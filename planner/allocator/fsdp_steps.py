@@ -101,7 +101,8 @@ def _reduced(step: int, run: FewLayers, place: int, unit: Unit) -> Iterator[Requ
 def side_bytes(units: Units, *, accumulates: bool, to_host: int) -> int:
     """Return what the streams reserve that gather and reduce: buffers that whole parameters arrive
     in, and the gradients of all shards, beside which those of a later micro-batch come to be added;
-    or, of shards in host memory, the largest of so many bytes on its way there.
+    or, of shards in host memory, the largest of so many bytes on its way there. Of several copies
+    those of a whole backward pass are there until it has ended, with shards in host memory too.
     """
     later = max(unit.gradient_bytes for unit in units.all) if accumulates else 0
     gradients = round_up(units.gradients_bytes + later + to_host, LARGE_SEGMENT_BYTES)

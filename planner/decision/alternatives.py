@@ -11,13 +11,13 @@ from planner.decision.method_search import Results
 from planner.decision.remedies import shortage
 from planner.decision.request import Request
 from planner.decision.tiers import load_tiers, tier_gib
-from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method, Strategy
+from planner.plan.vocabulary import METHOD_NAMES, METHODS, Method
 from planner.search.candidate import Candidate
 from planner.search.loss_attention_variants import Kind, departure_to
 from planner.search.search import SearchResult
 from planner.search.series_search import SeriesSearch
 from planner.speed.card_rates import speed_data
-from planner.workload.layout import Layout, recomputation_order
+from planner.workload.layout import Layout, Sharding, recomputation_order
 from planner.workload.measured_ratios import TESTED
 
 MAX_FALLBACKS = 4
@@ -82,13 +82,13 @@ def _why_another(request: Request, candidate: Candidate) -> Reason:
 
 
 def _same_method(request: Request, result: SearchResult, chosen: Candidate) -> list[Alternative]:
-    """Return the other choice of recomputation, every other strategy, and the recipe's own loss
-    and attention where the choice departs from them."""
-    strategy, recomputes = chosen.layout.strategy, chosen.layout.activation_checkpointing
-    found = [_other(request, result, chosen, strategy=strategy, recomputes=not recomputes)]
-    for other in dict.fromkeys(search.layouts.strategy for search in result.series):
-        if other != strategy:
-            found.append(_other(request, result, chosen, strategy=other))
+    """Return the other choice of recomputation, every other strategy and number of copies, and the
+    recipe's own loss and attention where the choice departs from them."""
+    sharding, recomputes = chosen.layout.sharding, chosen.layout.activation_checkpointing
+    found = [_other(request, result, chosen, sharding=sharding, recomputes=not recomputes)]
+    for other in dict.fromkeys(search.layouts.sharding for search in result.series):
+        if other != sharding:
+            found.append(_other(request, result, chosen, sharding=other))
     if chosen.departures:
         found.append(_as_the_recipe_has_it(request, result, chosen))
     lines = [each for each in found if each is not None]
@@ -102,14 +102,15 @@ def _other(
     result: SearchResult,
     chosen: Candidate,
     *,
-    strategy: Strategy,
+    sharding: Sharding,
     recomputes: bool | None = None,
 ) -> Alternative | None:
-    """Return the best candidate of one strategy, or the leanest where none fits."""
+    """Return the best candidate of one strategy and number of copies, or the leanest where none
+    fits."""
 
     def asked(search: SeriesSearch) -> bool:
         same = recomputes in (None, search.layouts.checkpointing > 0)
-        return same and search.layouts.strategy == strategy
+        return same and search.layouts.sharding == sharding
 
     return _best_of(request, result, chosen, asked)
 
@@ -191,13 +192,13 @@ def _lacks(request: Request, candidate: Candidate) -> Reason:
 
 
 def fallbacks(result: SearchResult, chosen: Candidate) -> tuple[Candidate, ...]:
-    """Return what to try after out of memory: ever leaner layouts of the same strategy, the fastest
-    first. None takes a larger micro-batch than the one before it, or keeps more."""
+    """Return what to try after out of memory: ever leaner layouts of the same strategy and copies,
+    the fastest first. None takes a larger micro-batch than the one before it, or keeps more."""
     steps = [chosen]
     pool = [
         candidate
         for search in result.series
-        if search.layouts.strategy == chosen.layout.strategy
+        if search.layouts.sharding == chosen.layout.sharding
         and search.variant.workload == chosen.workload
         for candidate in search.candidates()
         if candidate.layout.micro_batch_size <= chosen.layout.micro_batch_size

@@ -169,7 +169,7 @@ def _richer_methods(chosen: Candidate, others: Sequence[Alternative]) -> Iterato
 def _other_recomputation(chosen: Candidate, others: Sequence[Alternative]) -> Iterator[Improvement]:
     """Yield the chosen method and strategy with more or fewer layers recomputed."""
     for other in (each.candidate for each in others if each.fits):
-        same = other.method == chosen.method and other.layout.strategy == chosen.layout.strategy
+        same = other.method == chosen.method and other.layout.sharding == chosen.layout.sharding
         if same and other.layout.checkpointing != chosen.layout.checkpointing:
             yield _recomputing(other, chosen)
 

@@ -73,6 +73,7 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
     for each in series(
         samples_per_rank=work.settings.global_batch_size // ranks,
         world_size=ranks,
+        num_nodes=request.cluster.num_nodes,
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",
     ):

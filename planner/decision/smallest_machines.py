@@ -105,10 +105,10 @@ def _bytes_like(known: Candidate, request: Request, method: Method) -> int | Non
     def alike(search: SeriesSearch) -> bool:
         layouts, layout = search.layouts, known.layout
         return search.variant.departures == known.departures and (
-            layouts.strategy,
+            layouts.sharding,
             layouts.offload,
             layouts.accumulates,
-        ) == (layout.strategy, layout.offload, layout.gradient_accumulation_steps > 1)
+        ) == (layout.sharding, layout.offload, layout.gradient_accumulation_steps > 1)
 
     found = search_method(request, method).leanest_of(alike)
     return None if found is None else found.memory.high_bytes

@@ -220,6 +220,24 @@ class Ranks(Struct, frozen=True):
         return max(past_a_card, past_a_node)
 
 
+def split_ranks(ranks: Ranks, copies: int) -> tuple[Ranks, Ranks]:
+    """Return the ranks that share one of several copies, which follow each other, and those that
+    have the same part of each: as many such groups as a node has parts use its adapters at once.
+
+    >>> links = Links(1.0, 1.0, 8.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    >>> inside, between = split_ranks(Ranks(8, 2, links), 2)
+    >>> inside.count, inside.nodes, between.count, between.nodes, between.links.node_bytes_per_s
+    (4, 1, 2, 2, 2.0)
+    """
+    in_copy, in_node = ranks.count // copies, ranks.count // ranks.nodes
+    firsts = range(0, ranks.count, in_copy)
+    spanned = max((first + in_copy - 1) // in_node - first // in_node + 1 for first in firsts)
+    shared = ranks.links.node_bytes_per_s / min(in_copy, in_node)
+    links = structs.replace(ranks.links, node_bytes_per_s=shared)
+    within = Ranks(in_copy, spanned, ranks.links)
+    return within, Ranks(copies, min(copies, ranks.nodes), links)
+
+
 NOMINAL_LINK = 25e9
 """Bytes per second of a slot that is unknown: PCIe 4.0 x16, less its packet headers."""
 

@@ -82,11 +82,18 @@ def resident_bytes(peak_allocated_bytes: int) -> tuple[int, int, int]:
 
 
 def device_memory(
-    footprint: Footprint, cluster: Cluster, method: Method, *, host_bytes: int = 0
+    footprint: Footprint,
+    cluster: Cluster,
+    method: Method,
+    *,
+    host_bytes: int = 0,
+    communicators: int = 1,
 ) -> DeviceMemory:
     """Return the device memory around the tensors' peak; on the CPU that of the process.
 
-    ``host_bytes`` are those of the host's that come out of the device's memory at its peak.
+    ``host_bytes`` are those of the host's that come out of the device's memory at its peak. What a
+    second communicator takes of a device nobody has published: the high end counts the most that
+    was read for each.
 
     The published ratio of reserved over allocated memory is that of full cards. With small models
     and large vocabularies a pass may leave more free than that, which is the high end then.
@@ -104,7 +111,9 @@ def device_memory(
     ratio = overheads().reserved_over_allocated
     error = narrowed(peak_ratio(method), memory_ratios(cluster, method=method))
     nccl = overheads().nccl_mib
-    sizes = (nccl.low, nccl.expected, nccl.high) if cluster.world_size > 1 else (0, 0, 0)
+    sizes = (nccl.low, nccl.expected, communicators * nccl.high)
+    if cluster.world_size == 1:
+        sizes = (0, 0, 0)
     low, expected, high = (context + size * MIB for size in sizes)
     filled = round(peak * error.high * ratio.high)
     with_holes = round(footprint.pool_bytes * error.high)

@@ -18,7 +18,12 @@ read: torch/distributed/fsdp/_fully_shard at 2.13, _fsdp_param_group.py and _fsd
     save        what trains is gathered one parameter at a time, and taken to host memory
 
 Micro-batches do not wait for each other: each reduces its gradients
-(launcher/training/planned_trainer.py), and adds them to those of the rank's shards.
+(launcher/training/planned_trainer.py), and adds them to those of the rank's shards. With several
+copies of the parameters they are added up within each copy, and the last micro-batch alone sums
+over the copies (launcher/training/fully_sharded.py, reduce_between_copies): what is added up
+(_partial_reduce_output) takes the place of the shards' gradients, to the byte. Summed in each
+micro-batch, every unit's reduced part would stay beside its gradient until backward has ended
+(_all_reduce_state).
 """
 
 from collections import Counter
@@ -41,7 +46,7 @@ from planner.memory.optimizer_step import step_of
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Phase
 from planner.workload.dtypes import Numerics
-from planner.workload.fsdp_units import Units, fsdp_units, shard_tensors
+from planner.workload.fsdp_units import Units, shard_tensors, units_of
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.settings_cache import TRAINED, cached_by_settings
@@ -66,9 +71,8 @@ def fsdp_moments(
     device: Device,
 ) -> dict[Phase, Moment]:
     """Return the largest moment of each phase, workspaces of cuBLAS aside."""
-    offloaded = layout.offload != "none"
-    units = fsdp_units(workload, layout.world_size, kinds, offloaded=offloaded)
-    shards = _NO_SHARDS if offloaded else _shards(workload, layout.world_size, kinds, device)
+    offloaded, units = layout.offload != "none", units_of(workload, layout, kinds)
+    shards = _NO_SHARDS if offloaded else _shards(workload, layout.shard_ranks, kinds, device)
     weights = weights_buffers(
         workload.method,
         frozen=sum(unit.frozen_bytes for unit in units.all),
@@ -84,7 +88,11 @@ def fsdp_moments(
         "forward": larger(*_forward(sharded, passes.ahead, passes.layers_forward, passes.forward)),
         "backward": larger(*_backward(sharded, passes)),
         "optimizer_step": Moment(
-            {**sharded.held, "gradients": units.gradients_bytes, "update": shards.update}
+            {
+                **sharded.held,
+                "gradients": 0 if offloaded else units.gradients_bytes,
+                "update": shards.update,
+            }
         ),
         "save": Moment({**sharded.held, "saved_parameter": shards.saved}),
     }
@@ -133,8 +141,7 @@ def forward_alone_moment(
     """Return the largest moment of a forward pass that no backward pass follows, beside what a
     step's forward pass holds anyway; ``again`` where another such pass was before it, which has
     left the tail whole."""
-    offloaded = layout.offload != "none"
-    units = fsdp_units(workload, layout.world_size, kinds, offloaded=offloaded)
+    units = units_of(workload, layout, kinds)
     sharded = _Sharded(units=units, held={}, accumulates=False)
     moments = _forward(sharded, passed.ahead, passed.layers, passed.whole, again=again)
     return larger(*moments, *_next_token(sharded, passed.cached))

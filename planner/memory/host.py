@@ -172,7 +172,7 @@ def _own_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
     stacked = workload.model.routed_params * kinds.frozen if stacked_params(workload) else 0
     if workload.method == "lora":
         return stacked
-    units = fsdp_units(workload, layout.world_size, kinds)
+    units = fsdp_units(workload, layout.shard_ranks, kinds)
     return stacked + max(unit.loaded_bytes for unit in units.all)
 
 
@@ -254,7 +254,7 @@ def _offloaded_shards(workload: Workload, layout: Layout, kinds: Numerics) -> in
     _fsdp_collectives.py (foreach_reduce): pinned are the shard of each parameter and its gradient;
     the optimizer's states are in pages.
     """
-    ranks = layout.world_size
+    ranks = layout.shard_ranks
     shards = shard_sizes(workload, ranks, kinds)
     tensors = Counter(shard_tensors(workload, ranks))
     gradients = [each.elements * kinds.home for each in tensors.elements()]

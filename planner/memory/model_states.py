@@ -109,7 +109,7 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
     if layout.offload == "all":
         return 0
     if layout.strategy == "fsdp":
-        return _least_of_shards(workload, numerics_of(workload, layout), layout.world_size, device)
+        return _least_of_shards(workload, numerics_of(workload, layout), layout.shard_ranks, device)
     states = _states(
         workload,
         numerics_of(workload, layout),

@@ -288,6 +288,9 @@ class ParallelSection(Spec):
     """Number of devices of one machine."""
     world_size: PositiveInt
     """Number of ranks: the product of the two above."""
+    copies: PositiveInt = 1
+    """How often the whole of the parameters exists over all ranks: FSDP over several nodes may have
+    a copy on each, whose ranks alone gather it, and reduce gradients between the copies."""
     zero: ZeroSection | None = None
 
     def __post_init__(self) -> None:
@@ -332,6 +335,13 @@ class ParallelSection(Spec):
                     "parallel.zero is required for every ZeRO strategy and must be absent otherwise"
                 )
             )
+        if self.copies > 1:
+            _check_copies(self)
+
+    @property
+    def shard_ranks(self) -> int:
+        """Number of ranks that share one copy of what is sharded."""
+        return self.world_size // self.copies
 
     @property
     def is_sharded(self) -> bool:
@@ -342,6 +352,27 @@ class ParallelSection(Spec):
     def shards_parameters(self) -> bool:
         """Whether each rank has a part of every parameter alone."""
         return self.strategy in SHARDS_PARAMETERS
+
+
+def _check_copies(parallel: ParallelSection) -> None:
+    """Raise ValueError where several copies of the parameters cannot be."""
+    if parallel.strategy != "fsdp":
+        raise ValueError(
+            Phrase(
+                "copies {copies} needs strategy fsdp, not {strategy}",
+                copies=parallel.copies,
+                strategy=parallel.strategy,
+            )
+        )
+    if parallel.world_size % parallel.copies or parallel.shard_ranks < 2:
+        raise ValueError(
+            Phrase(
+                "copies ({copies}) must divide world_size ({world_size}) into two ranks or more "
+                "for each copy",
+                copies=parallel.copies,
+                world_size=parallel.world_size,
+            )
+        )
 
 
 class OptimizerSection(Spec):

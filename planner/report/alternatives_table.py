@@ -13,7 +13,7 @@ from planner.decision.choose import Decision
 from planner.plan.vocabulary import METHOD_NAMES
 from planner.report.prose import Prose
 from planner.report.tables import NARROW, FirstThatFits, WithLinesBelow, facts, plain_table
-from planner.report.words import STRATEGY_TITLES
+from planner.report.words import strategy_title
 from planner.search.candidate import Candidate
 
 
@@ -87,7 +87,7 @@ def _row(alternative: Alternative) -> _Row:
     speed = candidate.tokens_per_second if alternative.fits else None
     return _Row(
         method=METHOD_NAMES[candidate.method],
-        strategy=STRATEGY_TITLES[candidate.layout.strategy],
+        strategy=strategy_title(candidate.layout),
         batch=str(candidate.layout.micro_batch_size),
         gib=format_gib(candidate.memory.high_bytes, 1),
         speed="-" if speed is None else format_rate(speed),

@@ -249,13 +249,17 @@ def _range_source(decision: Decision) -> str:
     )
     if cluster.world_size == 1:
         return text
-    low, high = format_gib(nccl.low * MIB), format_gib(nccl.high * MIB)
-    return text + Phrase(
+    count = chosen.layout.num_communicators
+    low, high = format_gib(nccl.low * MIB), format_gib(count * nccl.high * MIB)
+    text += Phrase(
         ", NCCL {low} to {high} GiB ({readings} {readings[reading|readings]})",
         low=low,
         high=high,
         readings=nccl.readings,
     )
+    if count == 1:
+        return text
+    return text + Phrase(", at the high end for each of {count} communicators", count=count)
 
 
 def _process_source() -> str:

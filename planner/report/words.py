@@ -3,6 +3,7 @@
 from planner.base.phrases import Joined, Phrase
 from planner.plan.vocabulary import Offload, Part, Strategy
 from planner.search.candidate import Candidate
+from planner.workload.layout import Layout
 
 PART_TITLES: dict[Part, str] = {
     "weights": Phrase("weights"),
@@ -22,6 +23,8 @@ STRATEGY_TITLES: dict[Strategy, str] = {
     "zero3": "ZeRO-3",
     "fsdp": "FSDP",
 }
+HYBRID_FSDP = Phrase("hybrid FSDP")
+"""FSDP with several copies of the parameters, which is sharded and replicated at once."""
 BASE_TITLES = {"nf4": Phrase("4-bit base, "), "int8": Phrase("8-bit base, ")}
 OFFLOAD_TITLES: dict[Offload, str] = {
     "none": "",
@@ -31,11 +34,14 @@ OFFLOAD_TITLES: dict[Offload, str] = {
 METHOD_TITLES = {"qlora": "QLoRA", "lora": "LoRA", "full": Phrase("full fine-tuning")}
 
 
+def strategy_title(layout: Layout) -> str:
+    """Return the name of a layout's strategy."""
+    return HYBRID_FSDP if layout.copies > 1 else STRATEGY_TITLES[layout.strategy]
+
+
 def headline(chosen: Candidate) -> str:
     """Return how a candidate trains: method, strategy, precision, recomputation, departures."""
-    ranks = chosen.layout.world_size
-    where = STRATEGY_TITLES[chosen.layout.strategy]
-    where = Phrase("{where} over {ranks}", where=where, ranks=ranks) if ranks > 1 else where
+    where = _where(chosen.layout, chosen.cluster.num_nodes)
     where += OFFLOAD_TITLES[chosen.layout.offload]
     recomputed = chosen.layout.recomputed
     kept = (
@@ -47,6 +53,18 @@ def headline(chosen: Candidate) -> str:
         kept += Phrase(" from the host's memory")
     parts = METHOD_TITLES[chosen.method], where, _precision(chosen), kept, *chosen.departures
     return Joined(", ", parts)
+
+
+def _where(layout: Layout, num_nodes: int) -> str:
+    """Return the strategy, over how many devices, and where each copy of the parameters is."""
+    where, ranks, copies = strategy_title(layout), layout.world_size, layout.copies
+    if ranks > 1:
+        where = Phrase("{where} over {ranks}", where=where, ranks=ranks)
+    if copies == 1:
+        return where
+    if copies == num_nodes:
+        return Phrase("{where}, sharded within each node", where=where)
+    return Phrase("{where}, a copy for every {within}", where=where, within=layout.shard_ranks)
 
 
 def _precision(chosen: Candidate) -> str:

@@ -63,7 +63,7 @@ class Candidate(Struct, frozen=True, kw_only=True, dict=True):
         nothing: dict[Phase, dict[Part, int]] = {phase: {} for phase in PHASES}
         states = least_states_bytes(self.workload, self.layout, self.cluster.device)
         alone = Footprint(phases={**nothing, "optimizer_step": {"weights": states}})
-        return device_memory(alone, self.cluster, self.method).high_bytes
+        return self._device_memory(alone).high_bytes
 
     @cached_property
     def memory(self) -> DeviceMemory:
@@ -71,7 +71,16 @@ class Candidate(Struct, frozen=True, kw_only=True, dict=True):
         same."""
         unified = self.cluster.accelerator.unified_memory
         beside = self.host.beside(self.footprint) if unified else 0
-        return device_memory(self.footprint, self.cluster, self.method, host_bytes=beside)
+        return self._device_memory(self.footprint, host_bytes=beside)
+
+    def _device_memory(self, peaks: Footprint, *, host_bytes: int = 0) -> DeviceMemory:
+        return device_memory(
+            peaks,
+            self.cluster,
+            self.method,
+            host_bytes=host_bytes,
+            communicators=self.layout.num_communicators,
+        )
 
     @cached_property
     def expected(self) -> ExpectedMemory:

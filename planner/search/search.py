@@ -17,7 +17,7 @@ from planner.search.candidate import Candidate
 from planner.search.loss_attention_variants import Choice, variant_of
 from planner.search.series_search import Limit, SeriesGroup, SeriesSearch, fastest
 from planner.speed.card_rates import speed_data
-from planner.workload.layout import Series
+from planner.workload.layout import Series, Sharding
 from planner.workload.rules import Combination, Pinned, Rule, broken_rule
 from planner.workload.workload import Workload
 
@@ -122,7 +122,7 @@ def search(
     is counted by the rule's reason."""
     series: list[SeriesSearch] = []
     forbidden: Counter[Reason] = Counter()
-    groups: dict[tuple[Choice, str, bool], SeriesGroup] = {}
+    groups: dict[tuple[Choice, Sharding, bool], SeriesGroup] = {}
     variants = {choice: variant_of(recipe_workload, choice) for choice in choices}
     rules: dict[tuple[Strategy, Offload, AttentionName], Reason | None] = {}
     for layouts in allowed:
@@ -135,7 +135,7 @@ def search(
             if reason is not None:
                 forbidden[reason] += len(layouts.micro_batch_sizes)
                 continue
-            place = layouts.strategy, layouts.accumulates
+            place = layouts.sharding, layouts.accumulates
             group = groups.setdefault((choice, *place), SeriesGroup(variant=variants[choice]))
             counterpart: SeriesSearch | None = None
             if choice.loss != recipe_workload.loss:

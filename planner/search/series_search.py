@@ -55,7 +55,7 @@ class Limit(Struct, frozen=True, kw_only=True):
 
 
 class SeriesGroup(Struct, kw_only=True, eq=False):
-    """Series with the same strategy, loss and attention, which differ in micro-batch and
+    """Series with the same strategy, copies, loss and attention, which differ in micro-batch and
     recomputation alone; the one that keeps most activations comes first."""
 
     variant: Variant

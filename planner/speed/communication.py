@@ -11,6 +11,11 @@ Source: Rajbhandari et al., arXiv:1910.02054, section 7, for what is sent:
                an all-gather in each pass             prefetching cannot hide
     FSDP       the same, by units                     the same, and the last unit's reduction
 
+With several copies of the parameters FSDP gathers and reduces within a copy, and in the last
+micro-batch all-reduces a rank's part of each unit between the copies, on a stream of its own
+(planner/memory/fsdp_phases.py): of the two rows of reductions the longer decides, and behind it is
+what the last unit sends.
+
 read: torch/nn/parallel/distributed.py at 2.13 (no_sync, which transformers' trainer uses until
 the last micro-batch, and bucket_cap_mb); deepspeed/runtime/zero/stage_1_and_2.py and
 partitioned_param_coordinator.py at 0.19.8: ZeRO-3 asks for one parameter more than its prefetch
@@ -30,7 +35,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from planner.base.units import MIB, ceil_div
-from planner.hardware.network import Ranks
+from planner.hardware.network import Ranks, split_ranks
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
 from planner.plan.vocabulary import SHARDS_PARAMETERS, Strategy
@@ -80,7 +85,11 @@ class Communication:
         strategy: Strategy,
         ranks: Ranks,
         bandwidth_bytes_per_s: float,
+        copies: int = 1,
     ) -> None:
+        self._copies = None
+        if copies > 1:
+            ranks, self._copies = split_ranks(ranks, copies)
         self._strategy, self._ranks = strategy, ranks
         self._bandwidth = bandwidth_bytes_per_s
         model, trained = workload.model, workload.trainable_params
@@ -100,6 +109,8 @@ class Communication:
         self._forward: list[Gather] = []
         self._backward: list[Gather] = []
         self._copied = COPY * self._gradients
+        self._summed = 0
+        self._summed_s = self._last_summed_s = 0.0
         if strategy == "zero3":
             self._plan_gathers(workload, kinds.compute, zero.param_persistence_threshold)
         if strategy == "fsdp":
@@ -139,7 +150,21 @@ class Communication:
         passes = (COPY + GATHER) * self._gathered + self._copied + REDUCE * self._gradients
         all_s = sum(gather.times * gather.seconds for gather in self._forward)
         all_s += gathers_s + self._reduced_s
-        return self._sent(micro_batches * late, micro_batches * all_s, micro_batches * passes)
+        if self._copies is None:
+            return self._sent(micro_batches * late, micro_batches * all_s, micro_batches * passes)
+        return self._sent(
+            micro_batches * late + self._later_by_copies(spare_s),
+            micro_batches * all_s + self._summed_s,
+            micro_batches * passes + (GATHER + REDUCE) * self._summed,
+        )
+
+    def _later_by_copies(self, work_s: float) -> float:
+        """Return how many seconds later the last micro-batch of a step ends for the sums over all
+        copies, which run beside its reductions within a copy."""
+        within = self._reduced_s - self._bucket_s
+        between = self._summed_s - self._last_summed_s
+        behind = max(within, between, work_s) - max(within, work_s)
+        return behind + self._last_summed_s
 
     def _plan_gathers(self, workload: Workload, width: int, threshold: int) -> None:
         runs = list(_runs(workload, threshold))
@@ -165,6 +190,10 @@ class Communication:
         times = [self._ranks.reduce_s(num_bytes) for num_bytes in reduced]
         self._reduced_s, self._bucket_s = sum(times), times[0]
         self._gradients = sum(reduced)
+        if self._copies is not None:
+            parts = [num_bytes // self._ranks.count for num_bytes in reduced]
+            sums = [self._copies.all_reduce_s(num_bytes) for num_bytes in parts]
+            self._summed, self._summed_s, self._last_summed_s = sum(parts), sum(sums), sums[0]
         self._copied = workload.trainable_params * (kinds.gradient + kinds.home)
 
     def _gathers(self, runs: list[tuple[list[int], int]], width: int, whole: int) -> list[Gather]:
@@ -188,9 +217,10 @@ def communication(
     strategy: Strategy,
     ranks: Ranks,
     bandwidth_bytes_per_s: float,
+    copies: int,
 ) -> Communication:
     """Return the communication of one workload under one strategy."""
-    return Communication(workload, kinds, strategy, ranks, bandwidth_bytes_per_s)
+    return Communication(workload, kinds, strategy, ranks, bandwidth_bytes_per_s, copies)
 
 
 def _waits(gathers: list[Gather], work_s: float) -> float:

@@ -90,7 +90,7 @@ def step_time(
         links = speed.links.slowest if slowest_links else speed.links
         ranks = Ranks(layout.world_size, cluster.num_nodes, links)
         between = communication(
-            workload, kinds, layout.strategy, ranks, speed.bandwidth_bytes_per_s
+            workload, kinds, layout.strategy, ranks, speed.bandwidth_bytes_per_s, layout.copies
         )
         sent = between.of_step(passed, times)
     offloads = layout.offload != "none"
@@ -113,7 +113,7 @@ def step_time(
 def update_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
     """Return seconds of reading and writing every state of the rank's shard, and of clipping
     gradients."""
-    shards = layout.world_size if layout.is_sharded else 1
+    shards = layout.shard_ranks if layout.is_sharded else 1
     copied = layout.strategy != "fsdp"
     updated = update_bytes(workload, kinds, copied=copied)
     return updated / shards / speed.bandwidth_bytes_per_s
@@ -126,21 +126,23 @@ def offload_s(
     and moving parameters back, once per step; offloaded parameters are fetched twice per
     micro-batch. None of it is hidden.
 
-    FSDP fetches shards for each pass, and every micro-batch sends gradients.
+    FSDP fetches shards for each pass, and every micro-batch sends gradients; with several copies of
+    the parameters the last one alone does, which sums over the copies.
 
     Each card has a slot of its own, and all ranks of a node share one host: it updates their shards
     in the time that it takes for all of them.
     """
-    shard = workload.trainable_params / layout.world_size
+    times = layout.gradient_accumulation_steps
+    shard = workload.trainable_params / layout.shard_ranks
     if layout.strategy == "fsdp":
-        shards = sum(shard_sizes(workload, layout.world_size, kinds))
-        passed = 2 * shards + shard * kinds.home
-        over_the_slot = layout.gradient_accumulation_steps * passed / speed.links.host_bytes_per_s
+        shards = sum(shard_sizes(workload, layout.shard_ranks, kinds))
+        sent = shard * kinds.home / (times if layout.copies > 1 else 1)
+        over_the_slot = times * (2 * shards + sent) / speed.links.host_bytes_per_s
         return over_the_slot + ranks_per_node * shard * speed.adam_on_host_s_per_parameter
     moved = shard * (FP32_BYTES + kinds.trainable)
     if layout.offload == "all":
         slices = workload.model.num_params * kinds.compute / layout.world_size
-        moved += 2 * layout.gradient_accumulation_steps * slices
+        moved += 2 * times * slices
     over_the_slot = moved / speed.links.host_bytes_per_s
     return over_the_slot + ranks_per_node * shard * speed.adam_on_host_s_per_parameter
 

@@ -20,6 +20,11 @@ Params4bit).
 Offloaded shards are in pinned host memory: each is copied to the device, and there to the dtype
 that is gathered (_fsdp_param.py, all_gather_inputs), and its gradient goes to the host as soon as
 it is reduced.
+
+With several copies of the parameters (a mesh of two dimensions) all of this is over the ranks of
+one copy; each unit's reduced part is then summed over the copies in place, and stays on the device
+until backward has ended, also where the gradient has gone to the host (_fsdp_param_group.py,
+_all_reduce_state and finalize_backward).
 """
 
 from collections.abc import Iterable, Sequence
@@ -33,6 +38,7 @@ from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.plan.schema import QuantizationSection
 from planner.workload.dtypes import Numerics
+from planner.workload.layout import Layout
 from planner.workload.parameters import Sized, parameters
 from planner.workload.quantization import quantized_tensors
 from planner.workload.settings_cache import TRAINED, cached_by_settings
@@ -82,7 +88,7 @@ class Unit(Struct, frozen=True):
     reduced_bytes: int
     """Bytes of the buffer in which gradients are reduced."""
     gradient_bytes: int
-    """Bytes of the gradients of the rank's shards."""
+    """Bytes of the gradients of the rank's shards on the device, until backward has ended."""
 
 
 NO_UNIT = Unit(0, 0, 0, 0, 0, 0, 0, 0)
@@ -114,15 +120,37 @@ class Units(Struct, frozen=True):
         return sum(unit.gradient_bytes for unit in self.all)
 
 
+def units_of(workload: Workload, layout: Layout, kinds: Numerics) -> Units:
+    """Return the units of a workload in a layout of FSDP."""
+    return fsdp_units(
+        workload,
+        layout.shard_ranks,
+        kinds,
+        offloaded=layout.offload != "none",
+        has_copies=layout.copies > 1,
+    )
+
+
 @cached_by_settings(*TRAINED)
 def fsdp_units(
-    workload: Workload, ranks: int, kinds: Numerics, *, offloaded: bool = False
+    workload: Workload,
+    ranks: int,
+    kinds: Numerics,
+    *,
+    offloaded: bool = False,
+    has_copies: bool = False,
 ) -> Units:
     """Return the units of a workload that is sharded over so many ranks, whose shards are in host
-    memory where they are ``offloaded``."""
+    memory where they are ``offloaded``; ``has_copies`` where other ranks have the same."""
     whole, model = parameters(workload), workload.model
-    quantization = workload.settings.quantization
-    unit = partial(_unit, quantization=quantization, ranks=ranks, kinds=kinds, offloaded=offloaded)
+    unit = partial(
+        _unit,
+        quantization=workload.settings.quantization,
+        ranks=ranks,
+        kinds=kinds,
+        offloaded=offloaded,
+        has_copies=has_copies,
+    )
     found: dict[tuple[LayerKind, int], Unit] = {}
     layers = []
     for kind, inside in zip(model.layers, whole.layers, strict=True):
@@ -165,6 +193,7 @@ def _unit(
     ranks: int,
     kinds: Numerics,
     offloaded: bool,
+    has_copies: bool,
 ) -> Unit:
     pieces = [
         Piece(
@@ -197,7 +226,7 @@ def _unit(
         + sum(block(piece.whole * piece.width) for piece in pieces)
         + (max((block(piece.elements * piece.width) for piece in pieces), default=0) * offloaded),
         reduced_bytes=block(trained * ranks * kinds.home),
-        gradient_bytes=0 if offloaded else block(trained * kinds.home),
+        gradient_bytes=0 if offloaded and not has_copies else block(trained * kinds.home),
     )
 
 

@@ -23,6 +23,11 @@ STRATEGIES = tuple(ZERO_STAGE)
 """All strategies, the simplest first."""
 
 
+Sharding = tuple[Strategy, int]
+"""A strategy, and how often the whole of the parameters exists over all ranks: what decides which
+ranks share which states."""
+
+
 class Layout(Struct, frozen=True):
     """One way to distribute a training step: what to do, not what it costs."""
 
@@ -35,6 +40,24 @@ class Layout(Struct, frozen=True):
     checkpoint_every: int = 1
     """Interval of recomputation: layers whose number it divides are recomputed."""
     offload: Offload = "none"
+    copies: int = 1
+    """How often the whole of the parameters exists over all ranks that shard them."""
+
+    @property
+    def shard_ranks(self) -> int:
+        """Number of ranks that share one copy of what is sharded."""
+        return self.world_size // self.copies
+
+    @property
+    def num_communicators(self) -> int:
+        """Number of groups that a rank communicates in: all ranks; with several copies those of its
+        copy, and those that have the same part of each, too."""
+        return 1 if self.copies == 1 else 3
+
+    @property
+    def sharding(self) -> Sharding:
+        """Strategy and copies."""
+        return self.strategy, self.copies
 
     @property
     def checkpointing(self) -> int:
@@ -67,10 +90,12 @@ class Layout(Struct, frozen=True):
         return self.strategy in SHARDS_PARAMETERS
 
     @property
-    def moving_parts(self) -> tuple[int, int, bool]:
-        """Sort key by what may go wrong: what is sharded, what is offloaded, what is recomputed."""
+    def moving_parts(self) -> tuple[int, int, int, bool]:
+        """Sort key by what may go wrong: what is sharded, over which ranks, what is offloaded, what
+        is recomputed."""
         return (
             STRATEGIES.index(self.strategy),
+            self.copies,
             OFFLOADS.index(self.offload),
             self.activation_checkpointing,
         )
@@ -109,6 +134,13 @@ class Series(Struct, frozen=True):
     checkpointing: int
     """Interval of recomputation in layers; 0 where no layer is recomputed."""
     offload: Offload = "none"
+    copies: int = 1
+    """How often the whole of the parameters exists over all ranks that shard them."""
+
+    @property
+    def sharding(self) -> Sharding:
+        """Strategy and copies."""
+        return self.strategy, self.copies
 
     @property
     def accumulates(self) -> bool:
@@ -125,6 +157,7 @@ class Series(Struct, frozen=True):
             activation_checkpointing=self.checkpointing > 0,
             checkpoint_every=self.checkpointing or 1,
             offload=self.offload,
+            copies=self.copies,
         )
 
 
@@ -164,10 +197,24 @@ def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
     return found[:1] if world_size == 1 else found
 
 
+def shardings(world_size: int, offload: Offload, num_nodes: int = 1) -> Iterator[Sharding]:
+    """Yield the strategies, each with the copies that it may have: FSDP one over all ranks, or one
+    on each of several nodes.
+
+    >>> list(shardings(8, "all", num_nodes=2))
+    [('zero3', 1), ('fsdp', 1), ('fsdp', 2)]
+    """
+    for strategy in strategies(world_size, offload):
+        yield strategy, 1
+        if strategy == "fsdp" and 1 < num_nodes < world_size:
+            yield strategy, num_nodes
+
+
 def series(
     *,
     samples_per_rank: int,
     world_size: int,
+    num_nodes: int = 1,
     partial: Sequence[int] = PARTIAL,
     offload: Offload = "none",
 ) -> Iterator[Series]:
@@ -177,8 +224,8 @@ def series(
     """
     *accumulating, whole = divisors(samples_per_rank)
     groups = (tuple(accumulating[:1]), tuple(accumulating[1:]), (whole,))
-    for strategy, sizes, checkpointing in product(
-        strategies(world_size, offload), filter(None, groups), (0, *partial, 1)
+    for (strategy, copies), sizes, checkpointing in product(
+        shardings(world_size, offload, num_nodes), filter(None, groups), (0, *partial, 1)
     ):
         yield Series(
             strategy=strategy,
@@ -187,4 +234,5 @@ def series(
             micro_batch_sizes=sizes,
             checkpointing=checkpointing,
             offload=offload,
+            copies=copies,
         )

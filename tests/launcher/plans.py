@@ -91,7 +91,9 @@ def plan_content(**changes: Any) -> dict[str, Any]:
     return content
 
 
-def parallel(strategy: str, ranks: int | None = None, *, offload: str = "none") -> dict[str, Any]:
+def parallel(
+    strategy: str, ranks: int | None = None, *, offload: str = "none", copies: int = 1
+) -> dict[str, Any]:
     ranks = ranks if ranks is not None else 1 if strategy == "single" else 2
     return {
         "strategy": strategy,
@@ -100,6 +102,7 @@ def parallel(strategy: str, ranks: int | None = None, *, offload: str = "none") 
         "num_nodes": 1,
         "gpus_per_node": ranks,
         "world_size": ranks,
+        "copies": copies,
         "zero": ZERO_SIZES if STAGES[strategy] else None,
     }
 

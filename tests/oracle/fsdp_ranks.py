@@ -1,4 +1,4 @@
-"""What each of two gloo ranks allocates while FSDP2 trains small models on the CPU.
+"""What each of two gloo ranks or of four allocates while FSDP2 trains small models on the CPU.
 
 python -m torch.distributed.run ... -m tests.oracle.fsdp_ranks CASES.json FOLDER
 """
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from launcher.compat.replacement import Replacement, replaced
 from launcher.rehearsal.tracer import Tracer
 from launcher.training import fully_sharded
-from launcher.training.fully_sharded import shard
+from launcher.training.fully_sharded import reduce_between_copies, shard
 from launcher.training.model_building import build_model, cast_trainable
 from launcher.training.optimizer import build_optimizer
 from tests.oracle.gloo_ranks import forward, losses_as_on_cuda, set_up, trace_cases
@@ -48,6 +48,7 @@ def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
                 counts = last and micro_batch == case.steps - 1
                 with tracer.phase("forward" if counts else None):
                     loss = forward(model, case)
+                reduce_between_copies(case.plan, model, now=micro_batch == case.steps - 1)
                 with tracer.phase("backward" if counts else None):
                     torch.autograd.backward(loss)
                 del loss

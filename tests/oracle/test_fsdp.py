@@ -1,4 +1,5 @@
-"""The memory model under FSDP2 against PyTorch itself: two gloo ranks, every storage counted."""
+"""The memory model under FSDP2 against PyTorch itself: two gloo ranks, or four that have two copies
+of the parameters, every storage counted."""
 
 import pytest
 
@@ -23,6 +24,10 @@ CASES = (
     ZeroCase(method="full", strategy="fsdp", optimizer="schedule_free_adamw"),
     ZeroCase(method="lora", strategy="fsdp", towers=True, checkpointing=True),
     ZeroCase(method="qlora", strategy="fsdp", towers=True),
+)
+COPIED = (
+    ZeroCase(method="full", strategy="fsdp", copies=2, steps=2),
+    ZeroCase(method="lora", strategy="fsdp", copies=2, checkpointing=True, loss="fused"),
 )
 EXACT = 0.0004
 """Relative: the counters of a step, the norms of gradients and what scales a layer are scalars."""
@@ -56,3 +61,20 @@ def test_phase_is_what_fsdp_allocates(
     tolerance = ROUNDED if CASES[number].method == "qlora" else EXACT
     predicted = CASES[number].predicted.total_bytes(phase)
     assert predicted == pytest.approx(traced[number][phase], rel=tolerance)
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, int]]:
+    """The same of the cases with copies."""
+    folder = tmp_path_factory.mktemp("copied")
+    return traced_cases("tests.oracle.fsdp_ranks", COPIED, folder, PHASES)
+
+
+@pytest.mark.usefixtures("loss_as_on_cuda")
+@pytest.mark.parametrize("number", range(len(COPIED)))
+def test_copies_of_shards_take_what_one_copy_takes(
+    copied: list[dict[str, int]], number: int
+) -> None:
+    """Gradients that wait to be summed over the copies take no more than those that are."""
+    predicted = {phase: COPIED[number].predicted.total_bytes(phase) for phase in PHASES}
+    assert predicted == pytest.approx(copied[number], rel=EXACT)

@@ -1,4 +1,4 @@
-"""Small runs of DeepSpeed and of FSDP on two ranks, and what the memory model says of each."""
+"""Small runs of DeepSpeed and of FSDP on two or four ranks, and what the memory model says."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +98,12 @@ class ZeroCase:
     on_experts: bool = False
     """Whether adapters are on experts, too."""
     optimizer: str = "adamw_torch_fused"
+    copies: int = 1
+    """Copies of the parameters, each over two ranks."""
+
+    @property
+    def ranks(self) -> int:
+        return RANKS * self.copies
 
     @property
     def shape(self) -> ModelSpec:
@@ -119,10 +125,11 @@ class ZeroCase:
     def layout(self) -> Layout:
         return Layout(
             strategy=self.strategy,
-            world_size=RANKS,
+            world_size=self.ranks,
             micro_batch_size=self.micro_batch_size,
             gradient_accumulation_steps=self.steps,
             activation_checkpointing=self.checkpointing,
+            copies=self.copies,
         )
 
     @property
@@ -136,11 +143,14 @@ class ZeroCase:
                 "adapter": to_builtins(self.workload.settings.adapter),
                 "quantization": to_builtins(self.workload.settings.quantization),
                 "model__model_type": self.shape.model_type,
-                "parallel": {**parallel(self.strategy), "zero": to_builtins(zero)},
+                "parallel": {
+                    **parallel(self.strategy, self.ranks, copies=self.copies),
+                    "zero": to_builtins(zero),
+                },
                 "activation_checkpointing": self.checkpointing,
                 "batch__micro_batch_size": self.micro_batch_size,
                 "batch__gradient_accumulation_steps": self.steps,
-                "batch__global_batch_size": self.micro_batch_size * self.steps * RANKS,
+                "batch__global_batch_size": self.micro_batch_size * self.steps * self.ranks,
             }
         )
 

@@ -102,7 +102,7 @@ class Explained:
         """The tensors that the optimizer is handed: under DeepSpeed flat ones, under FSDP
         shards."""
         if self.layout.strategy == "fsdp":
-            return Counter(shard_tensors(self.workload, self.layout.world_size))
+            return Counter(shard_tensors(self.workload, self.layout.shard_ranks))
         if not self.layout.zero_stage:
             return self.tensors
         return Counter(map(flat_tensor, flat_parts(self.workload, self.layout)))

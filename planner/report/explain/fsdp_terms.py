@@ -24,14 +24,14 @@ def _params(plan: Explained, *, trains: bool) -> list[Sized]:
 
 def _rows(plan: Explained, elements: Expression, params: Iterable[Sized]) -> Expression:
     """Return the rank's rows of parameters, which have so many elements together."""
-    ranks = plan.layout.world_size
+    ranks = plan.layout.shard_ranks
     cut = sum(prod(shard_of(each.shape, ranks)) for each in params)
     filled = Count(cut * ranks - elements.value, Phrase("to make rows equal"))
     return total(elements, filled) / ranks_of(plan)
 
 
 def _shards(plan: Explained, elements: Expression, params: list[Sized], width: int) -> Expression:
-    ranks = plan.layout.world_size
+    ranks = plan.layout.shard_ranks
     sizes = (prod(shard_of(each.shape, ranks)) * width for each in params)
     return filled_blocks(_rows(plan, elements, params) * bytes_of(width), sizes)
 
@@ -77,7 +77,7 @@ def _frozen_rows(plan: Explained) -> Iterator[Term]:
     quantization = plan.workload.settings.quantization
     if quantization is None:
         return
-    ranks = plan.layout.world_size
+    ranks = plan.layout.shard_ranks
     pieces = [
         packed_piece(matrix, quantization, ranks, plan.kinds)
         for matrix, count in plan.workload.counted_packed
@@ -109,7 +109,7 @@ def _of_the_replay(buffer: Buffer, name: str) -> Terms:
 
 
 def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    yield from update_terms(plan, shard_tensors(plan.workload, plan.layout.world_size))
+    yield from update_terms(plan, shard_tensors(plan.workload, plan.layout.shard_ranks))
 
 
 FSDP_TERMS: dict[Buffer, Terms] = {

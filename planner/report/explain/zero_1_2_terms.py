@@ -18,8 +18,8 @@ REPLAYED = "DeepSpeed 0.19.8, stage_1_and_2.py (planner/memory/zero_reductions.p
 
 
 def ranks_of(plan: Explained) -> Count:
-    """Return among how many ranks DeepSpeed divides."""
-    number = plan.layout.world_size
+    """Return among how many ranks DeepSpeed divides, or FSDP each copy of the parameters."""
+    number = plan.layout.shard_ranks
     return Count(
         number, Phrase("data-parallel rank") if number == 1 else Phrase("data-parallel ranks")
     )

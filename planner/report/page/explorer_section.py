@@ -10,7 +10,7 @@ from planner.decision.state_grid import Axes, Machine, State, StateGrid
 from planner.page.elements import Markup, element
 from planner.page.parts import command, section
 from planner.plan.vocabulary import METHOD_NAMES, Method
-from planner.report.words import STRATEGY_TITLES
+from planner.report.words import strategy_title
 from planner.workload.layout import nth
 
 Written = Callable[[Mapping[str, Any]], str]
@@ -259,7 +259,7 @@ def _record(state: State, strategies: list[str], refusals: list[str]) -> list[An
     mark = (TIGHT if state.tight else FITS) if state.fits else TOO_LARGE
     spare = budget - memory.high_bytes
     rate, step = candidate.tokens_per_second, candidate.step_time_s
-    how = Joined(", ", [STRATEGY_TITLES[candidate.layout.strategy], *candidate.departures])
+    how = Joined(", ", [strategy_title(candidate.layout), *candidate.departures])
     return [
         mark,
         round(100 * memory.high_bytes / budget),

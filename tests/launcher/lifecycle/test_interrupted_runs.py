@@ -60,6 +60,14 @@ METHODS: dict[str, dict[str, Any]] = {
         data__validation_fraction=0.25,
         **TWO_RANKS,
     ),
+    "fsdp-copies": full(
+        parallel=parallel("fsdp", 4, copies=2),
+        precision=SIXTEEN_BIT,
+        training={**SIX_STEPS, "evaluation": EVALUATION},
+        data__validation_fraction=0.25,
+        batch__micro_batch_size=1,
+        batch__gradient_accumulation_steps=1,
+    ),
     "fsdp-qlora": {
         "method": "qlora",
         "quantization": NF4,
@@ -72,7 +80,13 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name == "fsdp-copies" else [])
+        for name in METHODS
+    ],
+)
 def test_an_interrupted_run_goes_on_bit_by_bit(
     method: str,
     launcher: Launcher,
@@ -103,7 +117,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert rows(done) == expected
     assert result(done) == weights
     assert evaluations(done) == looked_at
-    assert bool(looked_at) == (method in ("lora", "zero3", "fsdp"))
+    assert bool(looked_at) == (method in ("lora", "zero3", "fsdp", "fsdp-copies"))
 
 
 def tear(checkpoint: Path) -> None:

@@ -22,6 +22,7 @@ LORA = Setup(
     engine="torch",
     engine_class="PeftModelForCausalLM",
     world_size=1,
+    copies=1,
     zero_stage=0,
     optimizer_class="AdamW",
     zero_optimizer_class=None,
@@ -70,6 +71,7 @@ def test_as_planned() -> None:
         ({"optimizer_class": "SGD"}, "optimizer: planned AdamW, found SGD"),
         ({"autocast_dtype": None}, "autocast: planned bfloat16, found None"),
         ({"world_size": 2}, "ranks: planned 1, found 2"),
+        ({"copies": 2}, "copies of the parameters: planned 1, found 2"),
         ({"scales_gradients": True}, "gradient scaling: planned False, found True"),
     ],
 )

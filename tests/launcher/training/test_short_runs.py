@@ -1,9 +1,14 @@
 """A run of one step trains, and one that changes nothing says so."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from launcher.training.weights_moved import WeightsMoved
 from tests.launcher.launching import launch, write_plan
@@ -41,3 +46,19 @@ def test_numbers_are_looked_at_all_over_a_tensor(moved: bool) -> None:
         with torch.no_grad():
             model.weight += 1
     assert weights.moved(model) is moved
+
+
+def test_parts_with_other_rows_than_the_rest_are_looked_at() -> None:
+    """The last of four ranks has 3 of 15 rows under FSDP, as with a vocabulary that four ranks do
+    not divide."""
+    distributed.init_process_group("fake", store=FakeStore(), rank=3, world_size=4)
+    try:
+        model: Any = torch.nn.Linear(8, 15)
+        fully_shard(model, mesh=init_device_mesh("cpu", (4,)))
+        weights = WeightsMoved()
+        weights.on_train_begin(model=model)
+        assert not weights.moved(model)
+        model.weight.to_local().data += 1
+        assert weights.moved(model)
+    finally:
+        distributed.destroy_process_group()

@@ -179,6 +179,28 @@ def test_two_ranks_train_the_same_plan(
     assert {dtype for dtype, _ in tensors(done.run / "model").values()} == {"BF16"}
 
 
+@pytest.mark.long
+def test_copies_of_shards_train_the_same_plan(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Two ranks share each of two copies, whose gradients meet in the last micro-batch alone."""
+    losses = []
+    four: dict[str, Any] = {"parallel": parallel("fsdp", 4, copies=2), "precision": SIXTEEN_BIT}
+    for ranks, changes in ((1, full()), (4, full(**four))):
+        (tmp_path / str(ranks)).mkdir()
+        done = train(
+            tmp_path / str(ranks),
+            tiny_checkpoint,
+            **changes,
+            batch__global_batch_size=8,
+            batch__micro_batch_size=4 // ranks,
+            training={"max_steps": 3},
+        )
+        losses.append(done.losses)
+    assert losses[1] == pytest.approx(losses[0], rel=SIXTEEN_BIT_WEIGHTS)
+    setup = done.read("report.json")["setup"]
+    assert (setup["engine"], setup["world_size"], setup["copies"]) == ("fsdp", 4, 2)
+    assert {dtype for dtype, _ in tensors(done.run / "model").values()} == {"BF16"}
+
+
 @pytest.fixture(scope="module")
 def pure_bf16(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Full fine-tuning in one process, everything in bf16."""

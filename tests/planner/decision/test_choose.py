@@ -11,9 +11,12 @@ from planner.base.units import GIB, MIB, format_gib
 from planner.decision.choose import decide
 from planner.decision.model_parallelism import BRIEFLY, SENTENCE
 from planner.decision.request import Prefer
+from planner.decision.requested_workload import allowed_series, workload
 from planner.hardware.cluster import Cluster
+from planner.hardware.multi_node import over_nodes
 from planner.plan.vocabulary import METHODS, Method
 from planner.recipes.load_recipe import load_recipe
+from planner.report.words import headline
 from tests.planner.builders import cards, request
 
 
@@ -130,6 +133,30 @@ def test_shards_of_fsdp_in_host_memory_leave_constants_alone() -> None:
     assert {part for part, num_bytes in step.items() if num_bytes} == {"weights", "workspace"}
     assert weights < 0.03 * chosen.workload.model.num_params
     assert chosen.host.node_bytes > 0.5 * chosen.workload.model.num_params
+
+
+@pytest.mark.parametrize(("gib", "copies"), [(80, 2), (24, 1)])
+def test_a_copy_is_on_each_node_of_a_slow_network_where_it_fits(gib: int, copies: int) -> None:
+    pair = over_nodes(cards(4, gib, speed="a100-sxm-80gb"), 2, "10gbe")
+    asked = request(pair, model="qwen2.5-32b", method="lora", strategy="fsdp")
+    decision = decide(asked)
+    chosen = decision.chosen
+    assert chosen.layout.copies == copies
+    assert ("hybrid FSDP over 8, sharded within each node" in headline(chosen)) == (copies == 2)
+    others = [each.candidate.layout.copies for each in decision.alternatives]
+    assert {1, 2} <= {*others, copies}
+    assert all(each.layout.copies == copies for each in decision.fallbacks)
+
+
+def test_only_several_nodes_have_copies() -> None:
+    (alone, pair, single_cards) = (
+        over_nodes(cards(count, 80), nodes, None) for count, nodes in ((8, 1), (4, 2), (1, 2))
+    )
+    found = []
+    for cluster in (alone, pair, single_cards):
+        asked = request(cluster, strategy="fsdp")
+        found.append({each.copies for each in allowed_series(asked, workload(asked, "lora"))})
+    assert found == [{1}, {1, 2}, {1}]
 
 
 def test_some_layers_are_recomputed_where_that_fits_and_is_faster() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import json, structs
+from msgspec import ValidationError, convert, json, structs
 
 from planner.base.errors import InvalidFileError
 from planner.base.strict_yaml import parse_spec
@@ -13,7 +13,7 @@ from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
 from planner.hardware.multi_node import over_nodes
 from planner.plan.plan_file import is_untouched, render
-from planner.plan.schema import Plan
+from planner.plan.schema import ParallelSection, Plan
 from planner.plan.vocabulary import METHODS, Method
 from tests.planner.builders import cards, request
 
@@ -100,6 +100,7 @@ def test_scientific_notation_is_a_number() -> None:
             r"strategy zero3 means zero_stage 3, not 0",
         ),
         ("  world_size: 2", "  world_size: 3", r"world_size \(3\) must be num_nodes"),
+        ("  copies: 1", "  copies: 2", r"copies 2 needs strategy fsdp, not ddp"),
         ("  epochs: 3.0", "  epochs: null", r"give either epochs or max_steps"),
         ("method: lora", "method: full", r"method full must not have an adapter section"),
         (
@@ -127,6 +128,16 @@ def test_what_is_wrong_is_named(old: str, new: str, message: str) -> None:
     with pytest.raises(InvalidFileError, match=message) as caught:
         parse_spec(Plan, TEXT.replace(old, new), FILE)
     assert str(caught.value).startswith("plan.yaml:")
+
+
+def test_copies_divide_the_ranks_into_two_or_more() -> None:
+    section = {"strategy": "fsdp", "zero_stage": 0, "num_nodes": 1, "gpus_per_node": 8}
+    for copies, shard_ranks in ((1, 8), (2, 4), (4, 2)):
+        found = convert({**section, "world_size": 8, "copies": copies}, ParallelSection)
+        assert found.shard_ranks == shard_ranks
+    for copies in (3, 8):
+        with pytest.raises(ValidationError, match="into two ranks or more for each copy"):
+            convert({**section, "world_size": 8, "copies": copies}, ParallelSection)
 
 
 def test_dora_does_not_go_with_int8() -> None:

@@ -73,6 +73,7 @@ class Priced:
             layout.strategy == "fsdp",
             math.floor(math.log(self.time_s * spread, 1.02)) + self.departures,
             STRATEGIES.index(layout.strategy),
+            layout.copies,
             ("none", "optimizer", "all").index(layout.offload),
             layout.activation_checkpointing,
             self.departures,
@@ -113,7 +114,8 @@ def every_candidate(request: Request) -> Iterator[Priced]:
             work = own.with_settings(**changed)
             capability = cluster.accelerator.compute_capability
             taken = footprint(work, layout, cluster.device, compute_capability=capability)
-            memory = device_memory(taken, cluster, method)
+            groups = 3 if layout.copies > 1 else 1
+            memory = device_memory(taken, cluster, method, communicators=groups)
             speed = rates(cluster) or NOMINAL
             same = choice.loss == own.loss, choice.attention == own.attention
             yield Priced(
@@ -129,9 +131,10 @@ def every_candidate(request: Request) -> Iterator[Priced]:
             )
 
 
-def machine(ranks: int, card: str | None) -> Cluster:
+def machine(ranks: int, card: str | None, nodes: int) -> Cluster:
     """Cards of 80 GiB as fast as a named one, and as able."""
-    cluster = cards(ranks, 80, speed=card)
+    cluster = cards(ranks // nodes, 80, speed=card)
+    cluster = structs.replace(cluster, num_nodes=nodes, network="10gbe" if nodes > 1 else None)
     bf16 = card is None or float(load_gpu(card).compute_capability) >= 8
     return structs.replace(
         cluster, accelerator=structs.replace(cluster.accelerator, supports_bf16=bf16)
@@ -147,7 +150,9 @@ def random_request(source: random.Random) -> Request:
     return Request(
         model=small(model, source.choice([3, 4, 6])),
         cluster=machine(
-            ranks, source.choice([None, "a100-sxm-80gb", "rtx-4090", "t4", "p100-16gb"])
+            ranks,
+            source.choice([None, "a100-sxm-80gb", "rtx-4090", "t4", "p100-16gb"]),
+            nodes=source.choice([1, 2]) if ranks == 4 else 1,
         ),
         prefer=source.choice(PREFERENCES),
         method=source.choice([None, None, *METHODS]),

@@ -187,6 +187,24 @@ def test_what_is_sent_is_hidden_or_exposed() -> None:
     assert slow.exposed_s > sent
 
 
+def test_copies_of_shards_send_gradients_alone_between_nodes() -> None:
+    """Once per step, all-reduced in fp32: 2 n (N - 1) / N past every node, whose adapters serve all
+    of its ranks at once. A copy on each node needs no network to gather."""
+    work, kinds = workload("full"), numerics(method="full", compute="bf16", zero_stage=0, fsdp=True)
+    links = structs.replace(NOMINAL.links, device_bytes_per_s=1e15, node_bytes_per_s=1e8)
+    no_work = structs.replace(passed(work), forward_s=0.0, backward_s=0.0)
+    hybrid, full = (
+        Communication(work, kinds, "fsdp", Ranks(16, 4, links), 1e15, copies) for copies in (4, 1)
+    )
+    between = 2 * 4 * LLAMA.num_params * 3 / 4 / links.node_bytes_per_s
+    for micro_batches in (1, 3):
+        sent = hybrid.of_step(no_work, micro_batches)
+        assert sent.exposed_s == pytest.approx(between, rel=0.01)
+        gathered_and_reduced = micro_batches * (2 + 2 + 4) * LLAMA.num_params * 3 / 4
+        whole = gathered_and_reduced / links.node_bytes_per_s
+        assert full.of_step(no_work, micro_batches).exposed_s == pytest.approx(whole, rel=0.03)
+
+
 def test_slower_links_take_longer() -> None:
     slow, quick = parse_gpus("8xrtx-4090"), A100
     speed = rates(quick)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from rich.console import Console
 
 from planner.base.errors import UserError
@@ -14,7 +15,7 @@ from planner.base.units import MIB
 from planner.decision.choose import Decision, decide
 from planner.decision.method_search import search_method
 from planner.plan.optimizer_presets import optimizers
-from planner.plan.vocabulary import METHODS, Method, Part, Phase, ZeroStage
+from planner.plan.vocabulary import METHODS, Method, Offload, Part, Phase, ZeroStage
 from planner.report.explain.explained import Explained
 from planner.report.explain.formulas import formulas, managed_memory
 from planner.report.explain_tables import explanation
@@ -76,6 +77,23 @@ def test_formulas_of_several_devices(model: str, method: Method, pinned: dict[st
     except UserError:
         pytest.skip("a rule forbids it")
     assert cells(chosen) == reported(chosen)
+
+
+@pytest.mark.parametrize(("batch", "offload"), [(6, "none"), (12, "all")])
+def test_formulas_of_copies(batch: int, offload: Offload) -> None:
+    """Offloaded, the parts that are summed over the copies stay until backward has ended."""
+    pinned: dict[str, Any] = {"offload": offload, "micro_batch_size": 1, "global_batch_size": batch}
+    asked = request(cards(6, 900), model="gpt2", method="full", strategy="fsdp", **pinned)
+    one = decide(asked).chosen
+    two, half = (
+        structs.replace(one, layout=structs.replace(one.layout, **changes))
+        for changes in ({"copies": 2}, {"world_size": 3})
+    )
+    assert cells(two) == reported(two)
+    differs = {place for place, size in cells(two).items() if size != cells(half).get(place)}
+    kept = {("backward", "gradients"), ("forward", "gradients")} if offload == "all" else set()
+    assert differs <= kept
+    assert (("backward", "gradients") in differs) == (offload == "all")
 
 
 @pytest.mark.parametrize("stage", [None, 2, 3])
