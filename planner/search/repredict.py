@@ -115,6 +115,7 @@ def layout_of(plan: Plan) -> Layout:
         activation_checkpointing=plan.activation_checkpointing,
         checkpoint_every=plan.checkpoint_every,
         offload=plan.parallel.offload,
+        sequence_ranks=plan.parallel.sequence_parallel_size,
     )
 
 

@@ -35,6 +35,8 @@ class Layout(Struct, frozen=True):
     checkpoint_every: int = 1
     """Interval of recomputation: layers whose number it divides are recomputed."""
     offload: Offload = "none"
+    sequence_ranks: int = 1
+    """Number of ranks that share one sequence."""
 
     @property
     def checkpointing(self) -> int:
@@ -78,7 +80,8 @@ class Layout(Struct, frozen=True):
     @property
     def global_batch_size(self) -> int:
         """Samples per optimizer step over all ranks."""
-        return self.micro_batch_size * self.gradient_accumulation_steps * self.world_size
+        readers = self.world_size // self.sequence_ranks
+        return self.micro_batch_size * self.gradient_accumulation_steps * readers
 
 
 PARTIAL = (4, 2)
@@ -109,6 +112,7 @@ class Series(Struct, frozen=True):
     checkpointing: int
     """Interval of recomputation in layers; 0 where no layer is recomputed."""
     offload: Offload = "none"
+    sequence_ranks: int = 1
 
     @property
     def accumulates(self) -> bool:
@@ -125,6 +129,7 @@ class Series(Struct, frozen=True):
             activation_checkpointing=self.checkpointing > 0,
             checkpoint_every=self.checkpointing or 1,
             offload=self.offload,
+            sequence_ranks=self.sequence_ranks,
         )
 
 
@@ -170,8 +175,10 @@ def series(
     world_size: int,
     partial: Sequence[int] = PARTIAL,
     offload: Offload = "none",
+    sequence_ranks: int = 1,
 ) -> Iterator[Series]:
-    """Yield all series in which each rank has exactly ``samples_per_rank`` samples per step.
+    """Yield all series in which each rank has exactly ``samples_per_rank`` samples per step, alone
+    or with the other ``sequence_ranks`` that share them.
 
     ``partial`` are the intervals of recomputation that are tried beside none and every layer.
     """
@@ -187,4 +194,5 @@ def series(
             micro_batch_sizes=sizes,
             checkpointing=checkpointing,
             offload=offload,
+            sequence_ranks=sequence_ranks,
         )

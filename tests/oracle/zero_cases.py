@@ -65,10 +65,15 @@ class ZeroCase:
     on_experts: bool = False
     """Whether adapters are on experts, too."""
     optimizer: str = "adamw_torch_fused"
+    sequence_ranks: int = 1
+    """Ranks that share each sequence."""
+    one_key: bool = False
+    """Whether all queries have one head of keys and values."""
 
     @property
     def shape(self) -> ModelSpec:
-        return MIXTURE if self.mixture else SHAPE
+        shape = MIXTURE if self.mixture else SHAPE
+        return structs.replace(shape, num_key_value_heads=1) if self.one_key else shape
 
     @property
     def workload(self) -> Workload:
@@ -88,6 +93,7 @@ class ZeroCase:
             micro_batch_size=self.micro_batch_size,
             gradient_accumulation_steps=self.steps,
             activation_checkpointing=self.checkpointing,
+            sequence_ranks=self.sequence_ranks,
         )
 
     @property
@@ -101,11 +107,15 @@ class ZeroCase:
                 "adapter": to_builtins(self.workload.settings.adapter),
                 "quantization": to_builtins(self.workload.settings.quantization),
                 "model__model_type": self.shape.model_type,
-                "parallel": {**parallel(self.strategy), "zero": to_builtins(zero)},
+                "parallel": {
+                    **parallel(self.strategy),
+                    "zero": to_builtins(zero),
+                    "sequence_parallel_size": self.sequence_ranks,
+                },
                 "activation_checkpointing": self.checkpointing,
                 "batch__micro_batch_size": self.micro_batch_size,
                 "batch__gradient_accumulation_steps": self.steps,
-                "batch__global_batch_size": self.micro_batch_size * self.steps * RANKS,
+                "batch__global_batch_size": self.layout.global_batch_size,
             }
         )
 
@@ -114,8 +124,9 @@ class ZeroCase:
         kinds = numerics_of(self.workload, self.layout)
         batch = Batch(
             micro_batch_size=self.micro_batch_size,
-            sequence_length=self.sequence_length,
-            masked=self.micro_batch_size > 1,
+            sequence_length=self.sequence_length // self.sequence_ranks,
+            masked=self.micro_batch_size > 1 and self.sequence_ranks == 1,
             device="cpu",
+            sequence_ranks=self.sequence_ranks,
         )
         return footprint_of(self.workload, self.layout, batch, kinds)

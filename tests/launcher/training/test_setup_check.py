@@ -22,6 +22,7 @@ LORA = Setup(
     engine="torch",
     engine_class="PeftModelForCausalLM",
     world_size=1,
+    sequence_ranks=1,
     zero_stage=0,
     optimizer_class="AdamW",
     zero_optimizer_class=None,
