@@ -173,7 +173,11 @@ class SharedAttention:
             return self._core(module, query, key, value, mask, *inputs, **options)
         samples, heads, _, size = query.shape
         shared = self._of(samples, heads, key.shape[1], size)
-        return shared(module, query, key, value, None, *inputs, **options)
+        groups = getattr(module, "num_key_value_groups", None)
+        attended = shared(module, query, key, value, None, *inputs, **options)
+        if groups is not None:
+            module.num_key_value_groups = groups  # which it sets for the heads of a rank
+        return attended
 
     def _of(self, samples: int, heads: int, key_value_heads: int, size: int) -> Any:
         """Return DeepSpeed's module for so many samples of such heads; it reads the number of

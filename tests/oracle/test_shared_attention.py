@@ -11,7 +11,7 @@ import pytest
 from planner.search.shared_sequences import obstacle
 from planner.workload.rules import rule_book
 from tests.launcher.launching import REPOSITORY
-from tests.oracle.small_models import SHAPES
+from tests.oracle.shared_attention_ranks import SHARED
 
 pytest.importorskip("deepspeed")
 pytestmark = pytest.mark.long
@@ -25,7 +25,7 @@ def test_every_other_architecture_is_as_on_one_rank(tmp_path: Path) -> None:
     refused = set(rule.when.model_type or ())
     shapes = {
         name: spec
-        for name, spec in SHAPES.items()
+        for name, spec in SHARED.items()
         if obstacle(spec, 2, sequence_length=64, gpus_per_node=2) is None
     }
     assert refused == refused & {spec.model_type for spec in shapes.values()}
