@@ -24,6 +24,7 @@ def shared(**changes: Any) -> ZeroCase:
 CASES = (
     shared(method="full", strategy="zero3", micro_batch_size=1, checkpointing=True, loss="fused"),
     shared(method="lora", strategy="zero3", checkpointing=True),
+    shared(method="lora", strategy="zero3", micro_batch_size=1, mixture=True),
     shared(method="full", strategy="zero1"),
     shared(method="lora", strategy="zero2", micro_batch_size=1, one_key=True),
 )

@@ -53,14 +53,19 @@ def test_sequences_are_shared_where_nothing_fits_otherwise(decision: Decision) -
 
 
 def test_groups_read_samples_of_their_own(decision: Decision) -> None:
-    plan = plan_of(decision)
-    batch = plan.batch
-    assert plan.parallel.sequence_parallel_size == 4
+    made = plan_of(decision)
+    batch = made.batch
+    assert made.parallel.sequence_parallel_size == 4
     assert batch.global_batch_size == (
         2 * batch.micro_batch_size * batch.gradient_accumulation_steps
     )
-    sizes = {each.batch.global_batch_size for each in fallback_plans(plan)}
-    assert sizes <= {batch.global_batch_size}
+
+
+def test_leaner_layouts_make_the_same_batch() -> None:
+    made = plan_of(decide(asked("llama-3.1-8b", method="lora", sequence_parallel_size=2)))
+    leaner = fallback_plans(made)
+    assert {each.batch.global_batch_size for each in leaner} == {made.batch.global_batch_size}
+    assert {each.parallel.sequence_parallel_size for each in leaner} == {2}
 
 
 def test_a_plan_has_whole_parts_of_sequences() -> None:
