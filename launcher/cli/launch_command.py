@@ -345,6 +345,14 @@ def rehearse_plan(plan: Plan, simulate: str | None, *, as_json: bool) -> None:
     The environment decides how the allocator works. What the training stack logs at its import is
     not shown.
     """
+    if plan.parallel.sequence_parallel_size > 1:
+        raise InvalidRequestError(
+            Phrase(
+                "a plan whose GPUs share sequences cannot be rehearsed, since a rehearsal is of "
+                "one GPU and they exchange what they attend to: train it, or set "
+                "parallel.sequence_parallel_size to 1"
+            )
+        )
     if simulate is not None:
         from launcher.rehearsal.simulated import rehearse_simulated
 

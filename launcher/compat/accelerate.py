@@ -50,3 +50,37 @@ def fsdp_on_the_cpu() -> None:
 def inner_optimizer(optimizer: Any) -> Any:
     """Return the optimizer that accelerate has wrapped."""
     return optimizer.optimizer
+
+
+def read_in_groups(size: int) -> None:
+    """Have the ranks of each group of so many read the same samples.
+
+    read: accelerate/accelerator.py, prepare_data_loader.
+    """
+    from accelerate import accelerator
+
+    prepare = accelerator.prepare_data_loader
+
+    def in_groups(
+        loader: Any, *inputs: Any, num_processes: int, process_index: int, **options: Any
+    ) -> Any:
+        return prepare(
+            loader,
+            *inputs,
+            num_processes=num_processes // size,
+            process_index=process_index // size,
+            **options,
+        )
+
+    accelerator.prepare_data_loader = in_groups
+
+
+def without_repeated(accelerator: Any, of_samples: Any) -> Any:
+    """Return an evaluation's values of samples without those of samples that were read again to
+    fill the last batch.
+
+    read: accelerate/accelerator.py, gather_for_metrics.
+    """
+    state = accelerator.gradient_state
+    cut = state.end_of_dataloader and state.remainder > 0
+    return of_samples[: state.remainder] if cut else of_samples

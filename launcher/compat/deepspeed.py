@@ -4,8 +4,8 @@ read: DeepSpeed 0.19.8. It is imported where it is needed: its import takes seco
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -106,3 +106,94 @@ def zero_3_linear() -> AbstractContextManager[None]:
     from deepspeed.runtime.zero.linear import zero3_linear_wrap
 
     return replaced([Replacement(torch.nn.functional, "linear", zero3_linear_wrap)])
+
+
+def form_sequence_groups(size: int) -> None:
+    """Form groups of so many ranks that share each sequence. The engine finds them, shards states
+    over all ranks and averages gradients over groups.
+
+    read: deepspeed/runtime/sequence_parallel/parallel_state_sp.py; utils/groups.py;
+    runtime/engine.py, _configure_distributed_model, which puts the module there itself if it is
+    given one.
+    """
+    from deepspeed.runtime.sequence_parallel import parallel_state_sp
+    from deepspeed.utils import groups
+
+    parallel_state_sp.initialize_sequence_parallel(size)
+    groups.mpu = parallel_state_sp
+
+
+def sequence_group() -> Any:
+    """Return the group of the ranks that share this rank's sequences."""
+    from deepspeed.utils import groups
+
+    return groups._get_sequence_parallel_group()
+
+
+def num_sequence_ranks() -> int:
+    """Return how many ranks share each sequence."""
+    from deepspeed.utils import groups
+
+    return int(groups._get_sequence_parallel_world_size())
+
+
+class SharedAttention:
+    """transformers' attention of a name, with tokens exchanged for heads around it, among the ranks
+    that share each sequence.
+
+    DeepSpeed's own registration is for one number of samples, and the last micro-batch of an
+    evaluation may have fewer; and it leaves out evaluation.
+
+    read: deepspeed/runtime/sequence_parallel/ulysses_sp.py, register_with_transformers.
+    """
+
+    def __init__(self, name: str) -> None:
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        self._core = ALL_ATTENTION_FUNCTIONS[name]
+        self._by_shape: dict[tuple[int, ...], Any] = {}
+        self._alone = False
+        ALL_ATTENTION_FUNCTIONS[name] = self
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Attend to this rank's own sequences inside the block, as in generation."""
+        self._alone = True
+        try:
+            yield
+        finally:
+            self._alone = False
+
+    def __call__(
+        self, module: Any, query: Any, key: Any, value: Any, mask: Any, *inputs: Any, **options: Any
+    ) -> Any:
+        """Return the output and the weights; the mask is of this rank's tokens alone, and left out
+        as DeepSpeed leaves it out."""
+        if self._alone:
+            return self._core(module, query, key, value, mask, *inputs, **options)
+        samples, heads, _, size = query.shape
+        shared = self._of(samples, heads, key.shape[1], size)
+        groups = getattr(module, "num_key_value_groups", None)
+        attended = shared(module, query, key, value, None, *inputs, **options)
+        if groups is not None:
+            module.num_key_value_groups = groups  # which it sets for the heads of a rank
+        return attended
+
+    def _of(self, samples: int, heads: int, key_value_heads: int, size: int) -> Any:
+        """Return DeepSpeed's module for so many samples of such heads; it reads the number of
+        layers to be debugged alone."""
+        shape = samples, heads, key_value_heads, size
+        if shape not in self._by_shape:
+            from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
+
+            self._by_shape[shape] = UlyssesSPAttentionHF(
+                attn=self._core,
+                batch_size=samples,
+                attn_head_count=heads,
+                attn_head_size=size,
+                kv_head_count=key_value_heads,
+                num_hidden_layers=1,
+                process_group=sequence_group(),
+                seq_length_is_variable=True,
+            )
+        return self._by_shape[shape]

@@ -688,6 +688,43 @@ DEEPSPEED = Library(
         Internal(
             "deepspeed.runtime.zero.stage3.DeepSpeedZeroOptimizer_Stage3", "class by its name"
         ),
+        Internal(
+            "deepspeed.runtime.sequence_parallel.parallel_state_sp.initialize_sequence_parallel",
+            "called: groups of ranks that share a sequence",
+            ("sequence_parallel_size",),
+        ),
+        Internal(
+            "deepspeed.utils.groups._get_sequence_data_parallel_group",
+            "set: where the engine looks for these groups",
+            (),
+            ("mpu.get_sequence_data_parallel_group()",),
+        ),
+        Internal(
+            "deepspeed.runtime.zero.stage_1_and_2.DeepSpeedZeroOptimizer.average_tensor",
+            "relied on: gradients are averaged over groups that share a sequence",
+            mentions=("/ float(self.sequence_parallel_size)",),
+        ),
+        Internal(
+            "deepspeed.runtime.comm.coalesced_collectives",
+            "relied on: gradients are averaged over all ranks",
+            mentions=("tensor_partition_flat_buffer.div_(world_sz)",),
+        ),
+        Internal("deepspeed.utils.groups._get_sequence_parallel_group", "called", ()),
+        Internal("deepspeed.utils.groups._get_sequence_parallel_world_size", "called", ()),
+        Internal(
+            "deepspeed.runtime.sequence_parallel.ulysses_sp.UlyssesSPAttentionHF.__init__",
+            "called: attention of ranks that share a sequence",
+            (
+                "attn",
+                "batch_size",
+                "attn_head_count",
+                "attn_head_size",
+                "kv_head_count",
+                "num_hidden_layers",
+                "process_group",
+                "seq_length_is_variable",
+            ),
+        ),
     ),
 )
 
@@ -724,6 +761,16 @@ ACCELERATE = Library(
             "accelerate.state.PartialState.__init__",
             "mirrored: variables that it asks for there",
             mentions=('"NCCL_P2P_DISABLE"', '"NCCL_IB_DISABLE"'),
+        ),
+        Internal(
+            "accelerate.accelerator.prepare_data_loader",
+            "wrapped: ranks that read the same samples",
+            ("dataloader", "num_processes", "process_index"),
+        ),
+        Internal(
+            "accelerate.Accelerator.gather_for_metrics",
+            "mirrored: what is left out of an evaluation's last batch",
+            mentions=("self.gradient_state.end_of_dataloader", "self.gradient_state.remainder"),
         ),
         Internal(
             "accelerate.state.AcceleratorState.__init__",

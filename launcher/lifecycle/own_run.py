@@ -14,6 +14,7 @@ from launcher.storage.json_files import read_json
 from planner.base.errors import UserError, reason_of
 from planner.base.phrases import Joined, Phrase
 from planner.base.strict_yaml import read_spec
+from planner.base.units import round_up
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import detect, read_cpu
 from planner.hardware.linux_host import read_torch
@@ -86,7 +87,8 @@ def _cluster(plan: Plan) -> Cluster:
 
 
 def _with_rows(plan: Plan, cluster: Cluster, num_tokens: int) -> Plan:
-    batch = structs.replace(plan.batch, sequence_length=num_tokens)
+    length = round_up(num_tokens, plan.parallel.sequence_parallel_size)
+    batch = structs.replace(plan.batch, sequence_length=length)
     return on_machine(structs.replace(plan, batch=batch), cluster)
 
 

@@ -43,6 +43,7 @@ def require_rules_kept(
         adapts_experts=plan.adapter is not None and bool(plan.adapter.target_parameters),
         quant_type=None if plan.quantization is None else plan.quantization.quant_type,
         compute_capability=compute_capability,
+        shares_sequences=plan.parallel.sequence_parallel_size > 1,
     )
     rule = broken_rule(combination, pinned=frozenset(get_args(Pinned)))
     if rule is None:

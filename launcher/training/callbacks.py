@@ -126,7 +126,8 @@ class WriteAnswers(TrainerCallback):  # type: ignore[misc]
         trainer = self._trainer
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokens = torch.tensor([prompt], device=trainer.args.device)
-        with torch.no_grad(), trainer.compute_loss_context_manager():
+        context = trainer.compute_loss_context_manager()
+        with torch.no_grad(), context, trainer.sequences_alone():
             tokens_out = model.generate(
                 input_ids=tokens,
                 attention_mask=torch.ones_like(tokens),

@@ -18,7 +18,7 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
     if zero is None:
         return None
     config = {
-        "train_batch_size": plan.batch.global_batch_size,
+        **_batch(plan),
         "train_micro_batch_size_per_gpu": plan.batch.micro_batch_size,
         "gradient_accumulation_steps": plan.batch.gradient_accumulation_steps,
         "gradient_clipping": plan.optimizer.max_grad_norm,
@@ -32,6 +32,25 @@ def deepspeed_config(plan: Plan) -> dict[str, Any] | None:
         # PyTorch's fused AdamW runs on the CPU too; DeepSpeed's own would have to be compiled.
         config["zero_force_ds_cpu_optimizer"] = False
     return config
+
+
+def _batch(plan: Plan) -> dict[str, Any]:
+    """Return the samples of a step; where ranks share sequences, how many do, and the dtype in
+    which gradients are summed, the same as where they do not.
+
+    DeepSpeed makes the samples of a step of the other numbers; transformers would make them of all
+    ranks, and refuse any other number.
+
+    read: transformers/integrations/deepspeed.py at 5.23.0, trainer_config_process;
+    deepspeed/runtime/engine.py at 0.19.8, communication_data_type.
+    """
+    shared = plan.parallel.sequence_parallel_size
+    if shared == 1:
+        return {"train_batch_size": plan.batch.global_batch_size}
+    return {
+        "sequence_parallel_size": shared,
+        "seq_parallel_communication_data_type": plan.precision.compute,
+    }
 
 
 def _precision(precision: PrecisionSection) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from trl import SFTConfig
 
 from launcher.display.utilisation import RankParts
+from launcher.training.batches.shared_sequences import SharesSequences
 from launcher.training.clocks import AGREEMENT, BETWEEN, BatchClock, StageClock
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.durable_trainer import DurableTrainer
@@ -170,6 +171,9 @@ class EndUpdate(TrainerCallback):  # type: ignore[misc]
 class PlannedTrainer(DurableTrainer):
     """trl's trainer with its fused loss head, which counts tokens and times steps."""
 
+    sequence_ranks = 1
+    """Number of ranks that share each sequence."""
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.add_callback(LogFirstAndLast())
@@ -185,6 +189,10 @@ class PlannedTrainer(DurableTrainer):
         """Parts of a step of every rank, of the steps that were logged last."""
         self.saving_s = 0.0
         """Seconds of all checkpoints so far."""
+
+    def sequences_alone(self) -> AbstractContextManager[None]:
+        """Have each rank attend to sequences of its own inside the block, as it does anyway."""
+        return nullcontext()
 
     def together(self, run: Callable[[], Any]) -> Any:
         """Return what ``run`` returns, and time how long a training rank waits in it."""
@@ -226,7 +234,7 @@ class PlannedTrainer(DurableTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
         """Return the loss of a micro-batch, and count its tokens."""
         self._tokens += _num_tokens(inputs)
-        self.batches.note_length(inputs["input_ids"].shape[-1])
+        self.batches.note_length(inputs["input_ids"].shape[-1] * self.sequence_ranks)
         return super().training_step(model, inputs, *rest, **named)
 
     def restart_clock(self) -> None:
@@ -291,8 +299,18 @@ class StandardLossTrainer(PlannedTrainer):
         return self.standard_loss(*inputs, **options)
 
 
+class SharedTrainer(SharesSequences, PlannedTrainer):
+    """A trainer of sequences that several ranks share."""
+
+
+class SharedStandardLossTrainer(SharesSequences, StandardLossTrainer):
+    """The same with the model's own cross-entropy."""
+
+
 def trainer_class(plan: Plan) -> type[PlannedTrainer]:
     """Return the trainer with the plan's loss."""
+    if plan.parallel.sequence_parallel_size > 1:
+        return SharedTrainer if plan.loss == "fused" else SharedStandardLossTrainer
     return PlannedTrainer if plan.loss == "fused" else StandardLossTrainer
 
 

@@ -35,6 +35,12 @@ from launcher.run.output import redirect_output
 from launcher.run.process_memory import resident_bytes
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
+from launcher.training.batches.packed_batches import CheckDocumentsApart, packed_collator
+from launcher.training.batches.shared_sequences import (
+    SharesSequences,
+    part_collator,
+    share_sequences,
+)
 from launcher.training.callbacks import (
     RestoreUnloggedLoss,
     StageCallback,
@@ -46,7 +52,6 @@ from launcher.training.fully_sharded import shard
 from launcher.training.measurements import gather, rank_memory
 from launcher.training.model_building import build_model, cast_trainable, pin_attention_backends
 from launcher.training.optimizer import projects
-from launcher.training.packed_batches import CheckDocumentsApart, packed_collator
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
 from launcher.training.progress_callbacks import Reporter, StepTimes, sensors_of
@@ -112,6 +117,7 @@ def train(
         load_projections()
     pin_attention_backends()
     arguments = training_arguments(plan, run.path)
+    share_sequences(plan)
     require_same_data(gather(inputs.data_key))
     start = Start(stages=stages, checkpoint=agreed_checkpoint(run, rank, verified))
     resident_before_bytes = resident_bytes()
@@ -226,14 +232,23 @@ def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs)
         args=arguments,
         train_dataset=samples,
         eval_dataset=validation_table(inputs.data_folder),
-        data_collator=packed_collator(tokenizer) if plan.batch.packing else None,
+        data_collator=collator_of(plan, tokenizer, arguments.process_index),
         processing_class=tokenizer,
     )
+    if isinstance(trainer, SharesSequences):
+        trainer.share(plan)
     if plan.batch.packing:
         trainer.add_callback(CheckDocumentsApart())
     # trl puts the adapters of a quantized model in bf16
     cast_trainable(trainer.model, plan.kept_trainable)
     return trainer
+
+
+def collator_of(plan: Plan, tokenizer: Any, rank: int) -> Any:
+    """Return what makes batches of samples on a rank; None for trl's own way."""
+    if plan.parallel.sequence_parallel_size > 1:
+        return part_collator(plan, tokenizer, rank)
+    return packed_collator(tokenizer) if plan.batch.packing else None
 
 
 def longest_samples(samples: Any, count: int) -> Any:

@@ -17,6 +17,7 @@ from launcher.compat.bitsandbytes import packed_elements
 from launcher.compat.deepspeed import (
     ZERO_OPTIMIZERS,
     is_engine,
+    num_sequence_ranks,
     num_sharded_elements,
     user_optimizer,
 )
@@ -63,6 +64,8 @@ class Setup:
     world_size: int
     copies: int
     """How often the whole of the parameters exists over all ranks that shard them."""
+    sequence_ranks: int
+    """Ranks that share each sequence."""
     zero_stage: int
     optimizer_class: str
     zero_optimizer_class: str | None
@@ -90,6 +93,7 @@ def setup_of(trainer: Any) -> Setup:
         engine_class=type(engine).__name__,
         world_size=trainer.accelerator.num_processes,
         copies=num_copies(trainable[0]),
+        sequence_ranks=num_sequence_ranks() if kind == DEEPSPEED else 1,
         zero_stage=engine.zero_optimization_stage() if kind == DEEPSPEED else 0,
         optimizer_class=_optimizer_class(trainer, kind),
         zero_optimizer_class=type(engine.optimizer).__name__ if kind == DEEPSPEED else None,
@@ -113,6 +117,7 @@ def mismatches(plan: Plan, setup: Setup) -> list[str]:
         ("engine", ENGINES[plan.parallel.strategy], setup.engine),
         ("ranks", plan.parallel.world_size, setup.world_size),
         ("copies of the parameters", plan.parallel.copies, setup.copies),
+        ("sequence ranks", plan.parallel.sequence_parallel_size, setup.sequence_ranks),
         ("ZeRO stage", zero_stage, setup.zero_stage),
         ("optimizer", optimizers()[plan.optimizer.name].class_name, setup.optimizer_class),
         ("trainable precision", (_name(DTYPES[plan.kept_trainable]),), setup.trainable_dtypes),

@@ -169,6 +169,14 @@ def plan(
     zero_stage: Annotated[
         ZeroStage | None, Option("DeepSpeed ZeRO stage; 0 is DDP.", group="memory")
     ] = None,
+    sequence_parallel_size: Annotated[
+        int | None,
+        Option(
+            "GPUs of a node that share one sequence, for long ones; needs ZeRO.",
+            minimum=1,
+            group="memory",
+        ),
+    ] = None,
     offload: Annotated[
         Offload | None,
         Option(
@@ -424,6 +432,7 @@ def plan(
             micro_batch_size=micro_batch_size,
             strategy=strategy,
             zero_stage=zero_stage,
+            sequence_parallel_size=sequence_parallel_size,
             offload=offload,
             activation_checkpointing=activation_checkpointing,
             checkpoint_every=checkpoint_every,

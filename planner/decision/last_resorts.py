@@ -1,5 +1,5 @@
 """The last resorts if no candidate fits with the recipe's settings: leaner optimizer states,
-activations that wait on the host, then offloaded states."""
+sequences that several GPUs share, activations that wait on the host, then offloaded states."""
 
 from collections.abc import Iterator
 
@@ -18,13 +18,19 @@ LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
 
 def last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:
     """Return the fastest last resort that fits if no candidate does with the recipe's optimizer on
-    the devices, and its description: states in 8 bit, which changes the mathematics, or activations
-    or states on the host.
+    the devices, and its description: states in 8 bit, which changes the mathematics, sequences that
+    GPUs share, or activations or states on the host.
 
     Raises NothingFitsError where none fits.
     """
     found = []
-    for kind in (_leaner_optimizers(request), _waiting_activations(request), _offloads(request)):
+    kinds = (
+        _leaner_optimizers(request),
+        _shared_sequences(request),
+        _waiting_activations(request),
+        _offloads(request),
+    )
+    for kind in kinds:
         for changed, words in kind:
             other = possible_methods(changed)
             if any(result.fits for result in other.values()):
@@ -49,6 +55,26 @@ def _leaner_optimizers(request: Request) -> Resorts:
                 name=name,
             )
             yield structs.replace(request, optimizer=name), words
+
+
+def _shared_sequences(request: Request) -> Resorts:
+    """Yield the request with sequences that two GPUs of a node share, then four, and so on, where
+    the model and the other options let them."""
+    from planner.search.shared_sequences import obstacle  # most plans come to no last resort
+
+    per_node, shared = request.cluster.gpus_per_node, 2
+    is_open = request.sequence_parallel_size is None and request.cluster.device == "cuda"
+    while is_open and shared <= per_node:
+        stopped = obstacle(
+            request.model.spec,
+            shared,
+            sequence_length=request.sequence_length,
+            gpus_per_node=per_node,
+        )
+        if stopped is None:
+            words = Phrase("; nothing fits unless {ranks} GPUs share each sequence", ranks=shared)
+            yield structs.replace(request, sequence_parallel_size=shared), words
+        shared *= 2
 
 
 def _waiting_activations(request: Request) -> Resorts:

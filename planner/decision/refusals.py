@@ -48,7 +48,11 @@ def _rules_against(request: Request, method: Method) -> tuple[Rule, ...]:
     work = workload(request, method)
     pinned: frozenset[Pinned] = pinned_of(request) | {"attention"}
     layouts = {(each.strategy, each.offload) for each in allowed_series(request, work)}
-    combinations = (Combination.of(work, *layout, request.cluster) for layout in layouts)
+    shared = (request.sequence_parallel_size or 1) > 1
+    combinations = (
+        Combination.of(work, *layout, request.cluster, shares_sequences=shared)
+        for layout in layouts
+    )
     broken = [tuple(broken_rules(each, pinned=pinned)) for each in combinations]
     return tuple(_common(broken))
 
@@ -82,6 +86,10 @@ def _options(when: When, request: Request) -> Iterator[str]:
     offload = f"--offload {request.offload}" if request.offload not in (None, "none") else None
     optimizer = _option("--optimizer", request.optimizer) or recipe
     given: tuple[tuple[object, str | None], ...] = (
+        (
+            when.shares_sequences,
+            _option("--sequence-parallel-size", request.sequence_parallel_size),
+        ),
         (when.strategy, _strategy_option(request) or offload),
         (when.offload, offload),
         (when.optimizer or when.optimizer_library or when.optimizer_other_than, optimizer),
@@ -134,6 +142,7 @@ def _layout_options(request: Request) -> Iterator[str]:
         (
             _option("--strategy", request.strategy),
             _option("--zero-stage", request.zero_stage),
+            _option("--sequence-parallel-size", request.sequence_parallel_size),
             _option("--offload", request.offload),
             _option("--global-batch-size", request.global_batch_size),
             _option("--micro-batch-size", request.micro_batch_size),

@@ -43,6 +43,8 @@ class Request(Struct, frozen=True, kw_only=True):
     micro_batch_size: int | None = None
     strategy: Strategy | None = None
     zero_stage: ZeroStage | None = None
+    sequence_parallel_size: int | None = None
+    """Ranks that share one sequence; None lets none share one but as a last resort."""
     offload: Offload | None = None
     """Offload to the host; None allows it as a last resort (planner/decision/last_resorts.py)."""
     activation_checkpointing: bool | None = None
@@ -70,6 +72,11 @@ class Request(Struct, frozen=True, kw_only=True):
         return free if self.memory_limit_bytes is None else min(free, self.memory_limit_bytes)
 
     @property
+    def num_readers(self) -> int:
+        """Ranks, or groups of ranks that share one sequence, which read samples of their own."""
+        return self.cluster.world_size // (self.sequence_parallel_size or 1)
+
+    @property
     def methods(self) -> tuple[Method, ...]:
         """Methods to choose from, leanest first."""
         if self.recipe is not None:
@@ -94,5 +101,15 @@ class Request(Struct, frozen=True, kw_only=True):
         return load_recipe(method) if self.recipe is None else trained_by(self.recipe, method)
 
     def on(self, cluster: Cluster) -> "Request":
-        """Return the same request for another machine, with batch sizes unset."""
-        return structs.replace(self, cluster=cluster, global_batch_size=None, micro_batch_size=None)
+        """Return the same request for another machine, with batch sizes unset; each GPU has
+        sequences of its own where a node has no such group of them."""
+        shared = self.sequence_parallel_size
+        return structs.replace(
+            self,
+            cluster=cluster,
+            global_batch_size=None,
+            micro_batch_size=None,
+            sequence_parallel_size=(
+                None if shared is None or cluster.gpus_per_node % shared else shared
+            ),
+        )

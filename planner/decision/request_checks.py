@@ -17,6 +17,7 @@ _OPTIONS = {
     "activation_offloading": "--activation-offloading",
     "strategy": "--strategy",
     "zero_stage": "--zero-stage",
+    "sequence_parallel_size": "--sequence-parallel-size",
     "offload": "--offload",
     "precision": "--precision",
     "loss": "--loss",
@@ -45,6 +46,7 @@ def check(request: Request) -> None:
             activation_offloading=bool(request.activation_offloading),
             strategy=request.strategy,
             zero_stage=request.zero_stage,
+            sequence_parallel_size=request.sequence_parallel_size or 1,
             offload=request.offload,
             precision=request.precision,
             loss=request.loss,
@@ -75,7 +77,7 @@ def _named_targets(request: Request) -> Targets | None:
 
 def _check_batch(request: Request) -> None:
     total, micro = request.global_batch_size, request.micro_batch_size
-    ranks = request.cluster.world_size
+    ranks, shared = request.num_readers, request.sequence_parallel_size or 1
     for method in request.methods:
         samples = workload(request, method).settings.global_batch_size
         if samples > MOST_SAMPLES:
@@ -83,7 +85,7 @@ def _check_batch(request: Request) -> None:
                 Phrase(
                     "a step of {ranks:,} GPUs would have {samples:,} samples, and at most "
                     "{most:,} are planned: choose a smaller --micro-batch-size",
-                    ranks=ranks,
+                    ranks=request.cluster.world_size,
                     samples=samples,
                     most=MOST_SAMPLES,
                 )
@@ -91,12 +93,14 @@ def _check_batch(request: Request) -> None:
     if total is not None and total % ranks:
         below, above = total - total % ranks, round_up(total, ranks)
         choices = Phrase("{below} or {above}", below=below, above=above) if below else f"{above}"
+        groups = Phrase("groups of {ranks} GPUs", ranks=shared)
         raise InvalidRequestError(
             Phrase(
-                "--global-batch-size {total} cannot be shared equally by {ranks} GPUs: "
+                "--global-batch-size {total} cannot be shared equally by {ranks} {readers}: "
                 "choose a multiple of {ranks}, such as {choices}",
                 total=total,
                 ranks=ranks,
+                readers=groups if shared > 1 else Phrase("GPUs"),
                 choices=choices,
             )
         )
@@ -107,10 +111,19 @@ def _check_batch(request: Request) -> None:
                 "{micro}{each}: choose {multiple}, or another micro-batch size",
                 total=total,
                 micro=micro,
-                each=Phrase(" times {ranks} GPUs", ranks=ranks) if ranks > 1 else "",
+                each=_times(ranks, shared),
                 multiple=round_up(total, micro * ranks),
             )
         )
+
+
+def _times(readers: int, shared: int) -> str:
+    """Return the words for what a micro-batch is multiplied by: nothing where one reads alone."""
+    if readers == 1:
+        return ""
+    if shared == 1:
+        return Phrase(" times {ranks} GPUs", ranks=readers)
+    return Phrase(" times {readers} groups of {ranks} GPUs", readers=readers, ranks=shared)
 
 
 def _check_adapter(request: Request) -> None:

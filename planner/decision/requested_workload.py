@@ -27,7 +27,7 @@ def workload(request: Request, method: Method) -> Workload:
     packing = bool(recipe.packing if request.packing is None else request.packing)
     fitting = _sequence_length(recipe, request.data, positions=positions, packing=packing)
     changes: dict[str, object] = {
-        "sequence_length": request.sequence_length or fitting,
+        "sequence_length": request.sequence_length or _shareable(request, fitting),
         "packing": packing,
         "global_batch_size": _global_batch_size(request, recipe),
         "loss": _loss(request, recipe),
@@ -69,13 +69,13 @@ def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
 
 def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
     """Yield the layouts of the workload that the options set leave, the micro-batch varying."""
-    ranks = request.cluster.world_size
     for each in series(
-        samples_per_rank=work.settings.global_batch_size // ranks,
-        world_size=ranks,
+        samples_per_rank=work.settings.global_batch_size // request.num_readers,
+        world_size=request.cluster.world_size,
         num_nodes=request.cluster.num_nodes,
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",
+        sequence_ranks=request.sequence_parallel_size or 1,
     ):
         if not _shards_as_set(request, each.strategy):
             continue
@@ -120,12 +120,22 @@ def _recomputes_as_set(request: Request, checkpointing: int) -> bool:
     return checkpointing == int(request.activation_checkpointing)
 
 
+def _shareable(request: Request, length: int) -> int:
+    """Return a length that the GPUs of one sequence share equally: the next longer one, or the next
+    shorter one where the model has no positions for it."""
+    shared = request.sequence_parallel_size
+    if shared is None:
+        return length
+    longer, positions = round_up(length, shared), request.model.spec.max_position_embeddings
+    return longer if longer <= positions else longer - shared
+
+
 def _global_batch_size(request: Request, recipe: Recipe) -> int:
-    """Return the size that is set, or the recipe's rounded up until every rank has an equal
-    share."""
+    """Return the size that is set, or the recipe's rounded up until all that read samples have an
+    equal share."""
     if request.global_batch_size is not None:
         return request.global_batch_size
-    share = request.cluster.world_size * (request.micro_batch_size or 1)
+    share = request.num_readers * (request.micro_batch_size or 1)
     return round_up(recipe.global_batch_size, share)
 
 

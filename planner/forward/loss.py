@@ -83,13 +83,15 @@ def fused_loss(
     numerics: Numerics,
 ) -> Tensor:
     """Mirror trl's add_fused_lm_head, _fused_forward: every position but the last of each
-    sample."""
+    sample. Labels that are shifted before ranks share them leave no position out."""
     h = hidden.elements // batch.tokens
-    scored = batch.tokens - batch.micro_batch_size
-    hidden = ops.slice_of(tape, hidden, scored * h)
+    scored = batch.tokens
+    if batch.sequence_ranks == 1:
+        scored -= batch.micro_batch_size
+        hidden = ops.slice_of(tape, hidden, scored * h)
     if batch.device == "cuda":
         selected = _selected(tape, hidden, scored)
-    elif batch.micro_batch_size > 1:
+    elif batch.micro_batch_size > 1 and batch.sequence_ranks == 1:
         selected = ops.contiguous(tape, hidden, "positions that are scored")
     else:
         selected = hidden

@@ -128,6 +128,8 @@ def _by_heads(decoder: Decoder, layer: Layer, *, rotates: bool) -> frozenset[str
     copied = heads.queries != heads.key_values and (
         whole or decoder.masked(layer.kind) or decoder.numerics.grouped_heads == "copied"
     )
+    if decoder.batch.sequence_ranks > 1:  # tokens come before samples
+        copied = whole = decoder.batch.micro_batch_size > 1
     found = {"query": turned or whole, "key": turned or copied, "value": copied or whole}
     alone = {"query": heads.queries == 1, "key": heads.key_values == 1}
     alone["value"] = alone["key"]
@@ -168,6 +170,8 @@ def attend(
         key_value_heads=heads.key_values,
         head_dim=heads.head_dim,
     )
+    if batch.sequence_ranks > 1:
+        return _shared(decoder, q, k, v, shape), None
     if model.attention_sinks:
         return _with_sinks(decoder, layer, (q, k, v), shape)
     if decoder.workload.attention == "eager":
@@ -183,7 +187,24 @@ def attend(
             capped=model.attn_logit_softcapping is not None,
             drops=model.attention_dropout > 0,
         )
-    return _fused(decoder, q, k, v, shape, masked=decoder.masked(layer.kind)), None
+    by_head = model.rotary in ("joined", "interleaved")
+    masked = decoder.masked(layer.kind)
+    return _fused(decoder, q, k, v, shape, masked=masked, by_head=by_head), None
+
+
+def _shared(decoder: Decoder, q: Tensor, k: Tensor, v: Tensor, shape: HeadShape) -> Tensor:
+    """Return the output for the tokens of one of the ranks that share a sequence."""
+    from planner.forward.shared_sequence import shared_attention  # few plans share one
+
+    tape, batch = decoder.tape, decoder.batch
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, inside: HeadShape) -> Tensor:
+        return _fused(decoder, q, k, v, inside, masked=False, by_head=inside.heads > 1)
+
+    output = shared_attention(tape, q, k, v, attend, shape=shape, ranks=batch.sequence_ranks)
+    if shape.batch > 1:
+        output = ops.contiguous(tape, output, "attention output, samples first")
+    return output
 
 
 def _with_sinks(
@@ -202,9 +223,17 @@ def _with_sinks(
 
 
 def _fused(
-    decoder: Decoder, q: Tensor, k: Tensor, v: Tensor, shape: HeadShape, *, masked: bool
+    decoder: Decoder,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    shape: HeadShape,
+    *,
+    masked: bool,
+    by_head: bool,
 ) -> Tensor:
-    """Mirror sdpa_attention_forward: with a mask every query head has its own keys and values."""
+    """Mirror sdpa_attention_forward: with a mask every query head has its own keys and values.
+    ``by_head`` is whether queries lie in memory head by head."""
     tape, batch, kinds, bias = decoder.tape, decoder.batch, decoder.numerics, None
     grouped = shape.heads != shape.key_value_heads
     if masked or kinds.grouped_heads == "copied":
@@ -229,7 +258,6 @@ def _fused(
         )
     if masked:
         bias = tape.new(batch.scores, q.width, "attention mask as a bias")
-    by_head = decoder.workload.model.rotary in ("joined", "interleaved")
     is_copied = by_head and lies_as_query(batch=batch, width=q.width, masked=masked)
     attended = fused_attention(
         tape,

@@ -199,6 +199,11 @@ class Ranks(Struct, frozen=True):
             return num_bytes / rate_at(measured.reduce, num_bytes)
         return self.pass_s(num_bytes)
 
+    def exchange_s(self, num_bytes: float) -> float:
+        """Return seconds of one all-to-all in which every rank has ``num_bytes``, an equal part of
+        them for each: pairs exchange theirs in R - 1 steps (section 3 of the source)."""
+        return self.moved_s(num_bytes) + self.ring_latency_s
+
     @property
     def _measured(self) -> LinkRates | None:
         """The rates that were measured over as many devices of one node."""

@@ -78,13 +78,16 @@ def worst_batch(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> Batch:
     """Return the largest micro-batch: full length, padded where samples of other lengths
-    share it."""
+    share it. Ranks that share a sequence need no mask: what pads it comes last, where a causal
+    order hides it."""
+    shared = layout.sequence_ranks
     return Batch(
         micro_batch_size=layout.micro_batch_size,
-        sequence_length=workload.settings.sequence_length,
-        masked=layout.micro_batch_size > 1 or workload.packing,
+        sequence_length=workload.settings.sequence_length // shared,
+        masked=(layout.micro_batch_size > 1 and shared == 1) or workload.packing,
         device=device,
         compute_capability=compute_capability,
+        sequence_ranks=shared,
     )
 
 

@@ -200,6 +200,7 @@ def _reductions(workload: Workload, layout: Layout, states: FlatStates) -> tuple
         stage=layout.zero_stage,
         accumulates=layout.gradient_accumulation_steps > 1,
         offloaded=states.offloaded,
+        shares_sequences=layout.sequence_ranks > 1,
     )
 
 

@@ -4,9 +4,9 @@ read: deepspeed/runtime/zero/stage_1_and_2.py at 0.19.8. A gradient is copied in
 that is larger stays where it is. The bucket is reduced when the next gradient has no room in it
 (reduce_independent_p_g_buckets_and_remove_grads), the last one when backward has ended. Pieces that
 belong to several ranks are copied into one tensor first, as many as a bucket holds and one more
-(allreduce_and_scatter, allreduce_bucket); then a rank copies the parameters that its part touches
-into a buffer, made at the first of them (copy_grads_in_partition). ZeRO-1 leaves the others' large
-gradients where they are.
+(allreduce_and_scatter, allreduce_bucket), and where ranks share sequences into another in fp32;
+then a rank copies the parameters that its part touches into a buffer, made at the first of them
+(copy_grads_in_partition). ZeRO-1 leaves the others' large gradients where they are.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from msgspec import Struct, field
 
-from planner.base.units import block, ceil_div
+from planner.base.units import FP32_BYTES, block, ceil_div
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, partitions
 from planner.memory.zero_3 import NORM_ELEMENTS
 from planner.plan.schema import ZeroSection
@@ -51,6 +51,7 @@ def reductions(
     stage: ZeroStage,
     accumulates: bool,
     offloaded: bool,
+    shares_sequences: bool = False,
 ) -> tuple[Reductions, ...]:
     """Return the reductions of the ranks that may hold the most memory: those whose part comes
     first, comes last, or overlaps the most parameters. Where gradients are offloaded, micro-batches
@@ -75,6 +76,7 @@ def reductions(
             clones=offloaded,
             keeps_own=offloaded and not last,
             passes_through=offloaded and last,
+            reduced_width=FP32_BYTES if shares_sequences else kinds.gradient,
         )
         found.append(bucket.replay(stretches))
     return tuple(found)
@@ -166,6 +168,8 @@ class _Bucket(Struct, kw_only=True, eq=False):
     memory."""
     passes_through: bool
     """Whether gradients are taken to fp64 and to fp32 on their way to host memory."""
+    reduced_width: int
+    """Bytes per element of what is reduced."""
     filled: int = 0
     inside: list[Sized] = field(default_factory=list)
     has_buffer: bool = False
@@ -227,13 +231,15 @@ class _Bucket(Struct, kw_only=True, eq=False):
 
     def _copy_bytes(self) -> int:
         """Return the bytes of the most pieces that are reduced together: neighbours of one rank are
-        one piece, and one alone is not copied."""
+        one piece, and one alone is not copied but for its dtype."""
         pieces = [piece for each in self.inside for piece in self.owners[each.name].items()]
+        cast = self.reduced_width if self.reduced_width > self.width else 0
         largest, together = 0, list[int]()
         for _, of_one_rank in groupby(pieces, key=itemgetter(0)):
             together.append(sum(elements for _, elements in of_one_rank))
-            if len(together) > 1:
-                largest = max(largest, sum(together))
-            if sum(together) > self.size:
+            joined = self.width if len(together) > 1 else 0
+            elements = sum(together)
+            largest = max(largest, block(elements * joined) + block(elements * cast))
+            if elements > self.size:
                 together = []
-        return block(largest * self.width)
+        return largest

@@ -249,7 +249,7 @@ class BatchSection(Spec):
     """Micro-batches per optimizer step on one device."""
     global_batch_size: Samples
     """Samples per optimizer step over all devices: the product of the two above and the number
-    of devices."""
+    of devices, over those that share one sequence."""
     sequence_length: SequenceLength
     """Tokens per sample; longer samples are cut."""
     packing: bool = False
@@ -291,6 +291,9 @@ class ParallelSection(Spec):
     copies: PositiveInt = 1
     """How often the whole of the parameters exists over all ranks: FSDP over several nodes may have
     a copy on each, whose ranks alone gather it, and reduce gradients between the copies."""
+    sequence_parallel_size: PositiveInt = 1
+    """Number of ranks that share one sequence, each with a part of its tokens (DeepSpeed's
+    Ulysses, arXiv:2309.14509)."""
     zero: ZeroSection | None = None
 
     def __post_init__(self) -> None:
@@ -321,6 +324,7 @@ class ParallelSection(Spec):
                     world_size=self.world_size,
                 )
             )
+        self._check_sequences()
         if self.strategy not in OFFLOADS_WITH[self.offload]:
             raise ValueError(
                 Phrase(
@@ -342,6 +346,36 @@ class ParallelSection(Spec):
     def shard_ranks(self) -> int:
         """Number of ranks that share one copy of what is sharded."""
         return self.world_size // self.copies
+
+    def _check_sequences(self) -> None:
+        """Raise ValueError for ranks that cannot share a sequence: those of a node do, under
+        DeepSpeed."""
+        shared = self.sequence_parallel_size
+        if shared == 1:
+            return
+        if self.gpus_per_node % shared:
+            raise ValueError(
+                Phrase(
+                    "sequence_parallel_size ({shared}) must divide gpus_per_node "
+                    "({gpus_per_node}): the ranks of one sequence are on one node",
+                    shared=shared,
+                    gpus_per_node=self.gpus_per_node,
+                )
+            )
+        if self.zero_stage == 0:
+            raise ValueError(
+                Phrase(
+                    "sequence_parallel_size {shared} needs a ZeRO strategy, not {strategy}",
+                    shared=shared,
+                    strategy=self.strategy,
+                )
+            )
+
+    @property
+    def num_readers(self) -> int:
+        """Number of ranks, or of groups of ranks that share one sequence, which read samples of
+        their own."""
+        return self.world_size // self.sequence_parallel_size
 
     @property
     def is_sharded(self) -> bool:
@@ -501,21 +535,7 @@ class Plan(Spec):
         return precision.home if self.parallel.strategy == "fsdp" else precision.trainable
 
     def __post_init__(self) -> None:
-        batch, ranks = self.batch, self.parallel.world_size
-        product = batch.micro_batch_size * batch.gradient_accumulation_steps * ranks
-        if product != batch.global_batch_size:
-            raise ValueError(
-                Phrase(
-                    "global_batch_size ({global_batch_size}) must be micro_batch_size * "
-                    "gradient_accumulation_steps * world_size ({micro_batch_size} * "
-                    "{gradient_accumulation_steps} * {ranks} = {product})",
-                    global_batch_size=batch.global_batch_size,
-                    micro_batch_size=batch.micro_batch_size,
-                    gradient_accumulation_steps=batch.gradient_accumulation_steps,
-                    ranks=ranks,
-                    product=product,
-                )
-            )
+        self._check_batch()
         check_method(self.method, self.adapter, self.quantization, self.optimizer)
         if self.training.evaluation is not None and not self.data.validation_fraction:
             raise ValueError(
@@ -538,5 +558,34 @@ class Plan(Spec):
                     "activation_offloading moves the inputs of recomputed layers, and "
                     "activation_checkpointing is false: make it true, or activation_offloading "
                     "false"
+                )
+            )
+
+    def _check_batch(self) -> None:
+        """Raise ValueError for numbers of samples and of tokens that contradict the ranks."""
+        batch, parallel = self.batch, self.parallel
+        shared = parallel.sequence_parallel_size
+        product = batch.micro_batch_size * batch.gradient_accumulation_steps * parallel.num_readers
+        if product != batch.global_batch_size:
+            raise ValueError(
+                Phrase(
+                    "global_batch_size ({global_batch_size}) must be micro_batch_size * "
+                    "gradient_accumulation_steps * world_size{over} ({micro_batch_size} * "
+                    "{gradient_accumulation_steps} * {ranks} = {product})",
+                    over=Phrase(" / sequence_parallel_size") if shared > 1 else "",
+                    global_batch_size=batch.global_batch_size,
+                    micro_batch_size=batch.micro_batch_size,
+                    gradient_accumulation_steps=batch.gradient_accumulation_steps,
+                    ranks=parallel.num_readers,
+                    product=product,
+                )
+            )
+        if batch.sequence_length % shared:
+            raise ValueError(
+                Phrase(
+                    "sequence_length ({length}) must be a multiple of sequence_parallel_size "
+                    "({shared})",
+                    length=batch.sequence_length,
+                    shared=shared,
                 )
             )

@@ -130,6 +130,7 @@ def _alternative(alternative: Alternative) -> dict[str, Any]:
         "method": candidate.method,
         "strategy": candidate.layout.strategy,
         "copies": candidate.layout.copies,
+        "sequence_parallel_size": candidate.layout.sequence_ranks,
         "micro_batch_size": candidate.layout.micro_batch_size,
         "activation_checkpointing": candidate.layout.activation_checkpointing,
         "checkpoint_every": candidate.layout.checkpoint_every,

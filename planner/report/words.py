@@ -43,6 +43,9 @@ def headline(chosen: Candidate) -> str:
     """Return how a candidate trains: method, strategy, precision, recomputation, departures."""
     where = _where(chosen.layout, chosen.cluster.num_nodes)
     where += OFFLOAD_TITLES[chosen.layout.offload]
+    shared = chosen.layout.sequence_ranks
+    if shared > 1:
+        where += Phrase(", {ranks} GPUs per sequence", ranks=shared)
     recomputed = chosen.layout.recomputed
     kept = (
         Phrase("{recomputed} recomputed", recomputed=recomputed)
@@ -77,8 +80,10 @@ def _precision(chosen: Candidate) -> str:
 def batch_line(chosen: Candidate) -> str:
     """Return what makes a step's samples, and their length."""
     layout = chosen.layout
-    num_ranks = layout.world_size
+    num_ranks, shared = layout.world_size, layout.sequence_ranks
     ranks = Phrase(" x {num_ranks} devices", num_ranks=num_ranks) if num_ranks > 1 else ""
+    if shared > 1:
+        ranks += Phrase(" / {shared} per sequence", shared=shared)
     return Phrase(
         "micro-batch {micro_batch_size} x accumulation {accumulated}{ranks} = "
         "global batch {global_batch_size} x {length:,} tokens",

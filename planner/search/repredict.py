@@ -116,6 +116,7 @@ def layout_of(plan: Plan) -> Layout:
         checkpoint_every=plan.checkpoint_every,
         offload=plan.parallel.offload,
         copies=plan.parallel.copies,
+        sequence_ranks=plan.parallel.sequence_parallel_size,
     )
 
 

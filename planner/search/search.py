@@ -129,7 +129,13 @@ def search(
         for choice in choices:
             met = layouts.strategy, layouts.offload, choice.attention
             if met not in rules:
-                rule = rule_against(recipe_workload, *met, cluster, pinned)
+                rule = rule_against(
+                    recipe_workload,
+                    *met,
+                    cluster,
+                    pinned,
+                    shares_sequences=layouts.sequence_ranks > 1,
+                )
                 rules[met] = None if rule is None else Reason(rule.name, Phrase(rule.reason))
             reason = rules[met]
             if reason is not None:
@@ -162,9 +168,18 @@ def rule_against(
     attention: AttentionName,
     cluster: Cluster,
     pinned: frozenset[Pinned],
+    *,
+    shares_sequences: bool = False,
 ) -> Rule | None:
     """Return the first violated rule; advisory rules never exclude the recipe's own attention."""
     if attention == recipe_workload.attention:
         pinned |= {"attention"}
-    combination = Combination.of(recipe_workload, strategy, offload, cluster, attention=attention)
+    combination = Combination.of(
+        recipe_workload,
+        strategy,
+        offload,
+        cluster,
+        attention=attention,
+        shares_sequences=shares_sequences,
+    )
     return broken_rule(combination, pinned=pinned)

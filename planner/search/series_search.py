@@ -267,6 +267,7 @@ def _hidden_state_bytes(candidate: Candidate) -> int:
     """Return the bytes of a hidden state in fp32: a recomputed layer holds its input, which a layer
     that keeps its activations may have let go of."""
     tokens = candidate.layout.micro_batch_size * candidate.workload.settings.sequence_length
+    tokens //= candidate.layout.sequence_ranks
     return tokens * candidate.workload.model.hidden_size * FP32_BYTES
 
 

@@ -55,6 +55,7 @@ class StatedSettings(Struct, frozen=True, kw_only=True):
     activation_offloading: bool = False
     strategy: Strategy | None = None
     zero_stage: int | None = None
+    sequence_parallel_size: int = 1
     offload: Offload | None = None
     precision: TrainingPrecision | None = None
     loss: Loss | None = None
@@ -72,6 +73,7 @@ def check_stated(stated: StatedSettings) -> None:
     """Raise InvalidRequestError or UnknownNameError for the first setting that cannot be met."""
     _check_ranks(stated)
     _check_strategy(stated)
+    _check_shared_sequences(stated)
     _check_offload(stated)
     _check_activation_offloading(stated)
     _check_targets(stated)
@@ -89,6 +91,7 @@ _KEYS = {
     "activation_offloading": "activation_offloading",
     "strategy": "parallel.strategy",
     "zero_stage": "parallel.zero_stage",
+    "sequence_parallel_size": "parallel.sequence_parallel_size",
     "offload": "parallel.offload",
     "precision": "precision.compute",
     "loss": "loss",
@@ -119,6 +122,7 @@ def check_plan(plan: Plan) -> None:
             activation_offloading=plan.activation_offloading,
             strategy=plan.parallel.strategy,
             zero_stage=plan.parallel.zero_stage,
+            sequence_parallel_size=plan.parallel.sequence_parallel_size,
             offload=plan.parallel.offload,
             precision=plan.precision.compute,
             loss=plan.loss,
@@ -168,6 +172,28 @@ def _check_strategy(stated: StatedSettings) -> None:
                 "{said} and {zero_stage} are two strategies: choose one",
                 said=stated.said("strategy"),
                 zero_stage=stated.said("zero_stage"),
+            )
+        )
+
+
+def _check_shared_sequences(stated: StatedSettings) -> None:
+    if stated.sequence_parallel_size == 1:
+        return
+    from planner.search.shared_sequences import obstacle  # few plans share sequences
+
+    found = obstacle(
+        stated.model,
+        stated.sequence_parallel_size,
+        sequence_length=stated.sequence_length,
+        gpus_per_node=stated.cluster.gpus_per_node,
+    )
+    if found is not None:
+        raise InvalidRequestError(
+            Phrase(
+                "{said}: {obstacle}: {way_out}",
+                said=stated.said("sequence_parallel_size"),
+                obstacle=found,
+                way_out=stated.way_out,
             )
         )
 

@@ -57,6 +57,7 @@ def most_saved_s(candidate: Candidate) -> float:
         candidate.cluster.device,
         speed,
         layout.strategy,
+        layout.sequence_ranks,
     )
     return layout.gradient_accumulation_steps * pass_s + ROUNDED_S
 
@@ -70,11 +71,18 @@ def _most_saved_of_pass_s(
     device: Device,
     speed: Rates,
     strategy: Strategy,
+    ranks: int,
 ) -> float:
     passed = pass_time(
-        fused, kinds, samples, checkpointing=checkpointing, device=device, speed=speed
+        fused,
+        kinds,
+        samples,
+        checkpointing=checkpointing,
+        device=device,
+        speed=speed,
+        sequence_ranks=ranks,
     )
-    change = _least_change(fused, kinds, samples, device, speed)
+    change = _least_change(fused, kinds, samples, device, speed, ranks)
     least = structs.replace(
         passed,
         products_s=passed.products_s + change.seconds,
@@ -87,10 +95,10 @@ def _most_saved_of_pass_s(
 
 @cached_by_settings(*TRAINING_PASS, "sequence_length")
 def _least_change(
-    fused: Workload, kinds: Numerics, samples: int, device: Device, speed: Rates
+    fused: Workload, kinds: Numerics, samples: int, device: Device, speed: Rates, ranks: int
 ) -> _Change:
     seconds, launches = 0.0, 0
-    for kernel, times in outside_layers(fused, kinds, samples, device):
+    for kernel, times in outside_layers(fused, kinds, samples, device, ranks):
         launches += times
         if kernel.phase == "recompute":
             seconds += times * _passes_s(kernel, fused.model.hidden_size, speed)

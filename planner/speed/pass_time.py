@@ -217,37 +217,45 @@ MOST_TRIED = 5
 """Number of samples up to which the linear stretch is looked for."""
 
 
-def _counted(workload: Workload, kinds: Numerics, samples: int, device: Device) -> Counted:
-    """Return kernels of full samples, which need no mask."""
+def _counted(
+    workload: Workload, kinds: Numerics, samples: int, device: Device, ranks: int = 1
+) -> Counted:
+    """Return kernels of full samples, which need no mask, on one of the ranks that share them."""
     count = _of_one_sample if samples == 1 else _of_more_samples
-    return count(workload, kinds, device)
+    return count(workload, kinds, device, ranks)
 
 
 @cached_by_settings(*TRAINING_PASS, "sequence_length")
-def _single(workload: Workload, kinds: Numerics, device: Device) -> ModelPass:
-    length = workload.settings.sequence_length
-    batch = Batch(micro_batch_size=1, sequence_length=length, device=device)
-    return _run(workload, kinds, batch)
+def _single(workload: Workload, kinds: Numerics, device: Device, ranks: int) -> ModelPass:
+    return _run(workload, kinds, _batch(workload, 1, device, ranks))
+
+
+def _batch(workload: Workload, samples: int, device: Device, ranks: int) -> Batch:
+    """Return full samples, on one of the ranks that share them."""
+    return Batch(
+        micro_batch_size=samples,
+        sequence_length=workload.settings.sequence_length // ranks,
+        device=device,
+        sequence_ranks=ranks,
+    )
 
 
 @cached_by_settings(*TRAINING_PASS, "sequence_length")
-def _of_one_sample(workload: Workload, kinds: Numerics, device: Device) -> Counted:
-    first = _single(workload, kinds, device)
+def _of_one_sample(workload: Workload, kinds: Numerics, device: Device, ranks: int) -> Counted:
+    first = _single(workload, kinds, device, ranks)
     return _counted_from(workload, 1, first, first)
 
 
 @cached_by_settings(*TRAINING_PASS, "sequence_length")
-def _of_more_samples(workload: Workload, kinds: Numerics, device: Device) -> Counted:
+def _of_more_samples(workload: Workload, kinds: Numerics, device: Device, ranks: int) -> Counted:
     """Return kernels of any number of samples but one.
 
     A single sample may have operands that need no copy, and few samples a loss of one tile: the
     linear stretch begins where one more sample launches as many kernels.
     """
-    before = _single(workload, kinds, device)
-    length = workload.settings.sequence_length
+    before = _single(workload, kinds, device, ranks)
     for samples in range(1, 1 + MOST_TRIED):
-        batch = Batch(micro_batch_size=samples + 1, sequence_length=length, device=device)
-        more = _run(workload, kinds, batch)
+        more = _run(workload, kinds, _batch(workload, samples + 1, device, ranks))
         if len(_tape(before).kernels) == len(_tape(more).kernels):
             return _counted_from(workload, samples, before, more)
         before = more
@@ -255,11 +263,11 @@ def _of_more_samples(workload: Workload, kinds: Numerics, device: Device) -> Cou
 
 
 def outside_layers(
-    workload: Workload, kinds: Numerics, samples: int, device: Device
+    workload: Workload, kinds: Numerics, samples: int, device: Device, ranks: int = 1
 ) -> Iterator[tuple[Kernel, int]]:
     """Yield kernels of a micro-batch that no layer launches, and how often each one is launched:
     those of the embedding, the head and the loss."""
-    for growing, number in _counted(workload, kinds, samples, device)[None].items():
+    for growing, number in _counted(workload, kinds, samples, device, ranks)[None].items():
         yield growing.with_samples(samples), number
 
 
@@ -271,11 +279,13 @@ def pass_time(
     checkpointing: int,
     device: Device,
     speed: Rates,
+    sequence_ranks: int = 1,
 ) -> PassTime:
-    """Return the time of one micro-batch of so many full samples."""
+    """Return the time of one micro-batch of so many full samples, on one of the ranks that share
+    them."""
     if isinstance(workload.model, TracedSpec):
         return _traced(workload, samples, checkpointing, speed)
-    run = workload, kinds, device, speed
+    run = workload, kinds, device, speed, sequence_ranks
     share = recomputed_share(workload.model.num_layers, checkpointing)
     if samples <= SETTLED_FROM:
         return _mixed(*_ends(*run, samples), share)
@@ -292,10 +302,10 @@ matrix products do so from some hundreds of rows on."""
 
 @cached_by_settings(*TRAINING_PASS, "sequence_length")
 def _ends(
-    workload: Workload, kinds: Numerics, device: Device, speed: Rates, samples: int
+    workload: Workload, kinds: Numerics, device: Device, speed: Rates, ranks: int, samples: int
 ) -> tuple[PassTime, PassTime]:
     """Return the time with no layer recomputed, and with all of them."""
-    counted = _counted(workload, kinds, samples, device)
+    counted = _counted(workload, kinds, samples, device, ranks)
     kept, again = (of_model(counted, workload.model, every) for every in (0, 1))
     return timed(kept, samples, speed), timed(again, samples, speed)
 

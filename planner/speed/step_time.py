@@ -84,7 +84,9 @@ def step_time(
         checkpointing=layout.checkpointing,
         device=cluster.device,
         speed=speed,
+        sequence_ranks=layout.sequence_ranks,
     )
+    exchanged_s = 0.0
     sent = NOTHING
     if layout.world_size > 1:
         links = speed.links.slowest if slowest_links else speed.links
@@ -93,6 +95,10 @@ def step_time(
             workload, kinds, layout.strategy, ranks, speed.bandwidth_bytes_per_s, layout.copies
         )
         sent = between.of_step(passed, times)
+        if layout.sequence_ranks > 1:
+            from planner.speed.exchanges import exchanges_s  # few plans share sequences
+
+            exchanged_s = times * exchanges_s(workload, layout, kinds, links)
     offloads = layout.offload != "none"
     return StepTime(
         products_s=times * passed.products_s,
@@ -100,7 +106,7 @@ def step_time(
         dequantize_s=times * passed.dequantize_s,
         launch_s=times * launch_s(passed, with_hooks(speed, layout.strategy)),
         update_s=0.0 if offloads else update_s(workload, layout, kinds, speed),
-        exposed_communication_s=sent.exposed_s,
+        exposed_communication_s=sent.exposed_s + exchanged_s,
         offload_s=times * passed.host_copies_s
         + (offload_s(workload, layout, kinds, speed, cluster.gpus_per_node) if offloads else 0.0),
         hidden_communication_s=sent.hidden_s,

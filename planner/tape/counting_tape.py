@@ -115,6 +115,9 @@ class CountingTape(Tape):
     def comes_from_host(self, num_bytes: int) -> None:
         self._announced = _Announced("host copy", 0, num_bytes, 1)
 
+    def comes_from_ranks(self) -> None:
+        self._announced = _Announced("elementwise", 0, 0, 1)
+
     def exponentiates(self) -> None:
         self._exponentiates = True
 

@@ -84,6 +84,10 @@ class UncountedWork:
     def comes_from_host(self, num_bytes: int) -> None:
         """State that the next storage is a copy of so many bytes from the host."""
 
+    def comes_from_ranks(self) -> None:
+        """State that other ranks send what the next storage holds, which is communication and no
+        kernel's work."""
+
     def fills_in_steps(self) -> None:
         """State that the next storage is filled by kernels that are stated one by one."""
 

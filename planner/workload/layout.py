@@ -59,6 +59,9 @@ class Layout(Struct, frozen=True):
         """Strategy and copies."""
         return self.strategy, self.copies
 
+    sequence_ranks: int = 1
+    """Number of ranks that share one sequence."""
+
     @property
     def checkpointing(self) -> int:
         """Interval of recomputation in layers; 0 where no layer is recomputed."""
@@ -103,7 +106,8 @@ class Layout(Struct, frozen=True):
     @property
     def global_batch_size(self) -> int:
         """Samples per optimizer step over all ranks."""
-        return self.micro_batch_size * self.gradient_accumulation_steps * self.world_size
+        readers = self.world_size // self.sequence_ranks
+        return self.micro_batch_size * self.gradient_accumulation_steps * readers
 
 
 PARTIAL = (4, 2)
@@ -142,6 +146,8 @@ class Series(Struct, frozen=True):
         """Strategy and copies."""
         return self.strategy, self.copies
 
+    sequence_ranks: int = 1
+
     @property
     def accumulates(self) -> bool:
         """Whether a step has several micro-batches."""
@@ -158,6 +164,7 @@ class Series(Struct, frozen=True):
             checkpoint_every=self.checkpointing or 1,
             offload=self.offload,
             copies=self.copies,
+            sequence_ranks=self.sequence_ranks,
         )
 
 
@@ -217,8 +224,10 @@ def series(
     num_nodes: int = 1,
     partial: Sequence[int] = PARTIAL,
     offload: Offload = "none",
+    sequence_ranks: int = 1,
 ) -> Iterator[Series]:
-    """Yield all series in which each rank has exactly ``samples_per_rank`` samples per step.
+    """Yield all series in which each rank has exactly ``samples_per_rank`` samples per step, alone
+    or with the other ``sequence_ranks`` that share them.
 
     ``partial`` are the intervals of recomputation that are tried beside none and every layer.
     """
@@ -235,4 +244,5 @@ def series(
             checkpointing=checkpointing,
             offload=offload,
             copies=copies,
+            sequence_ranks=sequence_ranks,
         )

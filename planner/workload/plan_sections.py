@@ -53,5 +53,6 @@ def parallel_section(workload: Workload, layout: Layout, *, num_nodes: int = 1) 
         gpus_per_node=layout.world_size // num_nodes,
         world_size=layout.world_size,
         copies=layout.copies,
+        sequence_parallel_size=layout.sequence_ranks,
         zero=zero_section(workload, layout),
     )

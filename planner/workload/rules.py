@@ -44,9 +44,13 @@ class When(Spec):
     packing: list[bool] | None = None
     pure: list[bool] | None = None
     adapts_experts: list[bool] | None = None
+    shares_sequences: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         """Return whether the rule is about this combination."""
+        shared = self.shares_sequences
+        if shared is not None and combination.shares_sequences not in shared:
+            return False
         pairs = (
             (self.method, combination.method),
             (self.strategy, combination.strategy),
@@ -91,6 +95,8 @@ class Combination(Struct, frozen=True):
     adapts_experts: bool
     """Whether routed experts carry adapters."""
     compute_capability: str | None
+    shares_sequences: bool = False
+    """Whether several ranks share one sequence."""
 
     @classmethod
     def of(
@@ -101,6 +107,7 @@ class Combination(Struct, frozen=True):
         cluster: Cluster,
         *,
         attention: AttentionName | None = None,
+        shares_sequences: bool = False,
     ) -> "Combination":
         """Return the workload's combination, with its own attention or with another."""
         quantization, adapter = workload.settings.quantization, workload.settings.adapter
@@ -118,6 +125,7 @@ class Combination(Struct, frozen=True):
             pure=workload.pure,
             adapts_experts=adapter is not None and bool(adapter.target_parameters),
             compute_capability=cluster.accelerator.compute_capability,
+            shares_sequences=shares_sequences,
         )
 
 

@@ -252,6 +252,8 @@ class Batch(Struct, frozen=True):
     """The card's, by which flash attention splits keys in passes that no backward pass follows; in
     training it never has the largest moment, so that cards do not differ there. None where they are
     not known, or do not count."""
+    sequence_ranks: int = 1
+    """Number of ranks that share each sequence; this one has ``sequence_length`` of its tokens."""
 
     @property
     def tokens(self) -> int:

@@ -27,6 +27,7 @@ COLLECTIVES = (
     "broadcast",
     "all_gather_single",
     "reduce_scatter_single",
+    "all_to_all_single",
 )
 
 
@@ -41,7 +42,7 @@ def trace_cases(
     join("gloo")
     run = [ZeroCase(**case) for case in cases]
     if os.environ["RANK"] == "0":
-        for shape in {case.shape for case in run}:
+        for shape in {case.shape for case in run if not case.one_key}:
             build(shape).to(torch.bfloat16).save_pretrained(folder / shape.model_type)
     torch.distributed.barrier()
     found = [traced_phases(case, folder / case.shape.model_type) for case in run]
@@ -108,13 +109,20 @@ def optimizer_of(model: Any) -> torch.optim.Optimizer:
 
 
 def forward(engine: Any, case: ZeroCase) -> torch.Tensor:
-    shape = (case.micro_batch_size, case.sequence_length)
+    shape = (case.micro_batch_size, case.sequence_length // case.sequence_ranks)
     ids = torch.randint(1, case.workload.model.vocab_size, shape)
-    mask = torch.ones_like(ids)
-    mask[1:, -9:] = 0
     fused = {"fused_lm_head": True} if case.loss == "fused" else {}
-    output = engine(
-        input_ids=ids, attention_mask=mask, labels=ids.clone(), use_cache=False, **fused
-    )
+    output = engine(input_ids=ids, **_beside(ids, case), use_cache=False, **fused)
     loss: torch.Tensor = -output.log_probs.sum() / 10 if fused else output.loss
     return loss
+
+
+def _beside(ids: torch.Tensor, case: ZeroCase) -> dict[str, torch.Tensor]:
+    """Labels and a mask, or positions and shifted labels where ranks share sequences."""
+    if case.sequence_ranks > 1:
+        labels = ids.clone()
+        positions = torch.arange(ids.shape[1])[None] + ids.shape[1] * torch.distributed.get_rank()
+        return {"labels": labels, "shift_labels": labels, "position_ids": positions}
+    mask = torch.ones_like(ids)
+    mask[1:, -9:] = 0
+    return {"attention_mask": mask, "labels": ids.clone()}

@@ -64,15 +64,19 @@ SEEN = {
     "bitsandbytes-zero",
     "untested-optimizer-zero",
     "attention-packages",
+    "sequence-parallel-strategy",
+    "sequence-parallel-eager",
+    "sequence-parallel-packing",
 }
 READ_ONLY = {"int8-before-turing", "attention-compiled", "eager-on-cpu"}
 SEEN_ELSEWHERE = {
     "packing-without-positions",
     "packing-across-states",
     "eager-beside-flash",
+    "sequence-parallel-model",
 }
-"""In tests/launcher/training/test_packed_batches.py, tests/planner/workload/test_rules.py and
-test_search.py."""
+"""In tests/launcher/training/test_packed_batches.py, tests/planner/workload/test_rules.py,
+test_search.py and tests/oracle/test_shared_attention.py."""
 
 
 def test_every_rule_is_seen_or_said_to_be_read_only() -> None:
@@ -103,6 +107,19 @@ def test_zero3_shards_no_quantized_model(monkeypatch: Any, quantized: bool) -> N
         torch.bfloat16, quantized, _is_ds_init_called=False, allow_all_kernels=False
     )
     assert (sharding in contexts) != quantized
+
+
+def test_sequences_are_shared_under_deepspeed_alone_and_without_a_mask() -> None:
+    from accelerate import ParallelismConfig
+    from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    with pytest.raises(ValueError, match="sp_backend must be one of"):
+        ParallelismConfig(sp_size=2, sp_backend="torch")
+    registers = getsource(UlyssesSPAttentionHF.register_with_transformers)
+    assert 'unsupported_attn_implementation = ["eager", "paged|eager"]' in registers
+    assert "attention_mask = None" in registers
+    assert "position_ids" not in getsource(sdpa_attention_forward)
 
 
 @pytest.fixture

@@ -100,6 +100,10 @@ class ZeroCase:
     optimizer: str = "adamw_torch_fused"
     copies: int = 1
     """Copies of the parameters, each over two ranks."""
+    sequence_ranks: int = 1
+    """Ranks that share each sequence."""
+    one_key: bool = False
+    """Whether all queries have one head of keys and values."""
 
     @property
     def ranks(self) -> int:
@@ -109,7 +113,8 @@ class ZeroCase:
     def shape(self) -> ModelSpec:
         if self.towers:
             return WRAPPER
-        return MIXTURE if self.mixture else SHAPE
+        shape = MIXTURE if self.mixture else SHAPE
+        return structs.replace(shape, num_key_value_heads=1) if self.one_key else shape
 
     @property
     def workload(self) -> Workload:
@@ -130,6 +135,7 @@ class ZeroCase:
             gradient_accumulation_steps=self.steps,
             activation_checkpointing=self.checkpointing,
             copies=self.copies,
+            sequence_ranks=self.sequence_ranks,
         )
 
     @property
@@ -146,11 +152,12 @@ class ZeroCase:
                 "parallel": {
                     **parallel(self.strategy, self.ranks, copies=self.copies),
                     "zero": to_builtins(zero),
+                    "sequence_parallel_size": self.sequence_ranks,
                 },
                 "activation_checkpointing": self.checkpointing,
                 "batch__micro_batch_size": self.micro_batch_size,
                 "batch__gradient_accumulation_steps": self.steps,
-                "batch__global_batch_size": self.micro_batch_size * self.steps * self.ranks,
+                "batch__global_batch_size": self.layout.global_batch_size,
             }
         )
 
@@ -159,8 +166,9 @@ class ZeroCase:
         kinds = numerics_of(self.workload, self.layout)
         batch = Batch(
             micro_batch_size=self.micro_batch_size,
-            sequence_length=self.sequence_length,
-            masked=self.micro_batch_size > 1,
+            sequence_length=self.sequence_length // self.sequence_ranks,
+            masked=self.micro_batch_size > 1 and self.sequence_ranks == 1,
             device="cpu",
+            sequence_ranks=self.sequence_ranks,
         )
         return footprint_of(self.workload, self.layout, batch, kinds)

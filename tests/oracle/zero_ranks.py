@@ -6,6 +6,7 @@ python -m torch.distributed.run ... -m tests.oracle.zero_ranks CASES.json FOLDER
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from transformers.core_model_loading import WeightConverter
 from transformers.integrations import HfDeepSpeedConfig
 
-from launcher.compat.deepspeed import gathered_weights
+from launcher.compat.deepspeed import SharedAttention, form_sequence_groups, gathered_weights
 from launcher.rehearsal.tracer import Tracer
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.model_building import base_dtype
@@ -33,6 +34,8 @@ STEPS = 3
 def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
     """Bytes at the largest moment of the load, and of each phase of the last step."""
     torch.manual_seed(0)
+    if case.sequence_ranks > 1:
+        share(case.sequence_ranks)
     tracer = Tracer({torch.ops.aten.set_.source_Storage: mapped})
     with tracer, losses_as_on_cuda():
         engine = engine_of(case, tracer, checkpoint)
@@ -54,6 +57,13 @@ def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
             gather_to_save(engine, case)
     engine.destroy()
     return {name: sum(parts.values()) for name, parts in tracer.phases.items()}
+
+
+@cache
+def share(ranks: int) -> SharedAttention:
+    """As launcher/training/batches/shared_sequences.py."""
+    form_sequence_groups(ranks)
+    return SharedAttention("sdpa")
 
 
 def gather_to_save(engine: Any, case: ZeroCase) -> None:

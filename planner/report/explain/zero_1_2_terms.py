@@ -119,6 +119,7 @@ def _replayed(plan: Explained, place: Arrival | Late | int) -> tuple[int, int]:
         stage=layout.zero_stage,
         accumulates=layout.gradient_accumulation_steps > 1,
         offloaded=states.offloaded,
+        shares_sequences=layout.sequence_ranks > 1,
     )
     at_arrival = isinstance(place, Arrival)
     number = place if isinstance(place, int) else place.stretch

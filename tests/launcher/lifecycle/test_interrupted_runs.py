@@ -53,6 +53,12 @@ METHODS: dict[str, dict[str, Any]] = {
         data__validation_fraction=0.25,
         **TWO_RANKS,
     ),
+    "shared-sequences": full(
+        parallel={**parallel("zero3"), "sequence_parallel_size": 2},
+        precision=SIXTEEN_BIT,
+        training={**SIX_STEPS, "evaluation": EVALUATION},
+        data__validation_fraction=0.25,
+    ),
     "fsdp": full(
         parallel=parallel("fsdp"),
         precision=SIXTEEN_BIT,
@@ -80,12 +86,13 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+LONG = ("fsdp-copies", "shared-sequences")
+"""Methods that resume as another one does: their states are those of FSDP and of ZeRO-3."""
+
+
 @pytest.mark.parametrize(
     "method",
-    [
-        pytest.param(name, marks=[pytest.mark.long] if name == "fsdp-copies" else [])
-        for name in METHODS
-    ],
+    [pytest.param(each, marks=pytest.mark.long) if each in LONG else each for each in METHODS],
 )
 def test_an_interrupted_run_goes_on_bit_by_bit(
     method: str,
@@ -117,7 +124,9 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert rows(done) == expected
     assert result(done) == weights
     assert evaluations(done) == looked_at
-    assert bool(looked_at) == (method in ("lora", "zero3", "fsdp", "fsdp-copies"))
+    assert bool(looked_at) == (
+        method in ("lora", "zero3", "shared-sequences", "fsdp", "fsdp-copies")
+    )
 
 
 def tear(checkpoint: Path) -> None:

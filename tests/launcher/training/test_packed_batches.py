@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from launcher.training.packed_batches import CheckDocumentsApart, PackedCollator, influence
+from launcher.training.batches.packed_batches import CheckDocumentsApart, PackedCollator, influence
 from planner.base.errors import UserError
 from planner.models.module_names import ONLY_ATTENTION
 from planner.workload.rules import broken_rule

@@ -23,6 +23,7 @@ LORA = Setup(
     engine_class="PeftModelForCausalLM",
     world_size=1,
     copies=1,
+    sequence_ranks=1,
     zero_stage=0,
     optimizer_class="AdamW",
     zero_optimizer_class=None,

@@ -101,6 +101,8 @@ def test_scientific_notation_is_a_number() -> None:
         ),
         ("  world_size: 2", "  world_size: 3", r"world_size \(3\) must be num_nodes"),
         ("  copies: 1", "  copies: 2", r"copies 2 needs strategy fsdp, not ddp"),
+        ("  sequence_parallel_size: 1", "  sequence_parallel_size: 2", r"needs a ZeRO .* not ddp"),
+        ("  sequence_parallel_size: 1", "  sequence_parallel_size: 3", r"\(3\) must divide gpus_p"),
         ("  epochs: 3.0", "  epochs: null", r"give either epochs or max_steps"),
         ("method: lora", "method: full", r"method full must not have an adapter section"),
         (
