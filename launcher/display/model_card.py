@@ -156,6 +156,8 @@ def _adapter_rows(plan: Plan) -> list[Row]:
         return []
     targets = adapter.targets
     kinds = [name for name, on in (("DoRA", adapter.dora), ("rsLoRA", adapter.rslora)) if on]
+    if adapter.changes_base:
+        kinds.append(f"began as {adapter.init}, saved with rank {2 * adapter.rank}")
     return [
         ("adapter", ", ".join([f"rank {adapter.rank}, alpha {adapter.alpha}", *kinds])),
         ("adapter's dropout", f"{adapter.dropout:g}"),

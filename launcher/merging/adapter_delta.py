@@ -4,6 +4,10 @@
     rsLoRA   the same with s = alpha / sqrt(rank)             (arXiv:2312.03732)
     DoRA     m / |W + s B A| by rows, times W + s B A         (arXiv:2402.09353, equation 5)
 
+An adapter that began as a part of its base, A0 and B0, is stored as [B, -B0] and [A, A0]; W is then
+what was left of the base in its precision, so that the merged weights are those that were trained
+(launcher/adapters/parted_base.py).
+
 W is (out, in); GPT-2's Conv1D stores it transposed. The base of a QLoRA run is the 4-bit one: its
 adapter was trained on the dequantized weights, not on those that were quantized. peft's own merge
 starts there, too (peft/tuners/lora/bnb.py at 0.21), but quantizes the sum again and warns of the
@@ -18,6 +22,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from launcher.adapters.parted_base import without_part
 from launcher.storage import adapter_files
 from launcher.storage.json_files import read_json
 from planner.base.errors import InvalidFileError
@@ -92,6 +97,24 @@ def _tensors(path: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
                 )
             module = key.removesuffix(f".{kind}").removeprefix(PREFIX)
             yield module, KINDS[kind], file.get_tensor(key)
+
+
+def parted(pair: Pair) -> tuple[Pair, Pair]:
+    """Return an adapter as it was trained and as it began, of one for the base as it was.
+
+    Raises ``ValueError`` if A or B is missing.
+    """
+    up, down = _halves(pair, torch.device("cpu"))
+    rank = len(down) // 2
+    trained = replace(pair, down=down[:rank], up=up[:, :rank])
+    return trained, Pair(scaling=pair.scaling, down=down[rank:], up=-up[:, rank:])
+
+
+def less_part(weight: torch.Tensor, began: Pair, *, transposed: bool) -> torch.Tensor:
+    """Return the matrix that was left of the base, as training had it, on its device."""
+    up, down = _halves(began, weight.device)
+    rest = without_part(weight.t() if transposed else weight, (down, up), began.scaling)
+    return rest.t() if transposed else rest
 
 
 def with_delta(weight: torch.Tensor, pair: Pair, *, transposed: bool = False) -> torch.Tensor:

@@ -57,8 +57,11 @@ def check(request: Request) -> None:
 
 
 def _workloads(request: Request) -> tuple[Workload, ...]:
-    """Return the methods' workloads, which only an attention that is stated is held against."""
-    if request.attention is None:
+    """Return the methods' workloads, which only an attention that is stated is held against, and a
+    beginning of the adapters."""
+    adapter = None if request.recipe is None else request.recipe.adapter
+    begins = request.lora_init or (adapter is not None and adapter.changes_base)
+    if request.attention is None and not begins:
         return ()
     return tuple(workload(request, method) for method in request.methods)
 
@@ -123,6 +126,7 @@ def _check_adapter(request: Request) -> None:
         ("--lora-rank", request.lora_rank),
         ("--lora-dropout", request.lora_dropout),
         ("--lora-targets", request.lora_targets),
+        ("--lora-init", request.lora_init),
     ):
         if value is not None and request.methods == ("full",):
             raise InvalidRequestError(

@@ -101,7 +101,7 @@ class HardwareSection(Spec):
 
 
 class AdapterSection(Spec):
-    """Low-rank adapters: LoRA, rsLoRA, DoRA."""
+    """Low-rank adapters: LoRA, rsLoRA, DoRA, and what they begin as: PiSSA, OLoRA."""
 
     rank: PositiveInt
     """Rank of the two matrices of an adapter."""
@@ -115,12 +115,28 @@ class AdapterSection(Spec):
     rslora: bool = False
     """Whether adapters are scaled by alpha over the root of the rank (arXiv:2312.03732) instead of
     over the rank."""
+    init: str = "default"
+    """What adapters begin as, by peft's names: ``default`` leaves the base as it is; ``pissa``
+    (arXiv:2404.02948), ``pissa_niter_16`` with its 16 iterations, and ``olora`` (arXiv:2406.01775)
+    take a part out of its weights, and are saved as an adapter of twice the rank for the base as
+    it was."""
     target_modules: Literal["all-linear"] | tuple[str, ...]
     """Matrices that carry adapters: all linear ones but the head, or these by name."""
     target_parameters: tuple[str, ...] = ()
     """Tensors of routed experts that carry adapters, one for each expert, by their names in the
     model's layers: ``experts.gate_up_proj`` and ``experts.down_proj``; in a recipe ``experts`` for
     all of them."""
+
+    def __post_init__(self) -> None:
+        if self.init != "default":
+            from planner.plan.adapter_init import check_init  # few plans have another
+
+            check_init(self.init)
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether adapters begin as a part of the base's weights, which is taken out of them."""
+        return self.init != "default"
 
     @property
     def targets(self) -> Literal["all-linear"] | tuple[str, ...]:

@@ -44,6 +44,7 @@ class When(Spec):
     packing: list[bool] | None = None
     pure: list[bool] | None = None
     adapts_experts: list[bool] | None = None
+    changes_base: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         """Return whether the rule is about this combination."""
@@ -61,6 +62,7 @@ class When(Spec):
             (self.packing, combination.packing),
             (self.pure, combination.pure),
             (self.adapts_experts, combination.adapts_experts),
+            (self.changes_base, combination.changes_base),
         )
         listed = all(allowed is None or found in allowed for allowed, found in pairs)
         excepted = combination.optimizer in self.optimizer_other_than
@@ -90,6 +92,8 @@ class Combination(Struct, frozen=True):
     pure: bool
     adapts_experts: bool
     """Whether routed experts carry adapters."""
+    changes_base: bool
+    """Whether adapters begin as a part of the base's weights."""
     compute_capability: str | None
 
     @classmethod
@@ -117,6 +121,7 @@ class Combination(Struct, frozen=True):
             packing=workload.packing,
             pure=workload.pure,
             adapts_experts=adapter is not None and bool(adapter.target_parameters),
+            changes_base=adapter is not None and adapter.changes_base,
             compute_capability=cluster.accelerator.compute_capability,
         )
 

@@ -44,6 +44,12 @@ METHODS: dict[str, dict[str, Any]] = {
         "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0, "evaluation": EVALUATION},
         "data__validation_fraction": 0.25,
     },
+    "pissa": {
+        "adapter": {**DROPOUT, "init": "pissa_niter_2"},
+        "parallel": parallel("fsdp"),
+        "precision": SIXTEEN_BIT,
+        **TWO_RANKS,
+    },
     "full": full(optimizer__name="apollo_adamw"),
     "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
     "zero3": full(

@@ -176,6 +176,7 @@ def test_dictionaries_in_dictionaries_and_one_schedule(tmp_path: Path) -> None:
     recipe = read(tmp_path, text)
     assert recipe.adapter is not None
     assert (recipe.adapter.rank, recipe.adapter.dora) == (64, True)
+    assert recipe.adapter.init == "default"
     assert recipe.schedule.kind == "cosine"
     assert recipe.schedule.warmup_ratio == 0
 

@@ -81,6 +81,12 @@ BOTH: list[tuple[str, str, dict[str, Any], list[str], str]] = [
         "peft adapts the fused experts of deepseek-v2-lite for gate_proj, which is not planned",
     ),
     (
+        *("smollm2-135m", "rtx-4090"),
+        {"method": "lora", "lora_rank": 256, "lora_init": "olora"},
+        ["adapter.init=olora", "adapter.rank=256"],
+        "adapters that begin as olora have at most the rank of their matrix, and k_proj of",
+    ),
+    (
         *("olmoe-1b-7b", "h100-sxm-80gb"),
         {"method": "lora", "lora_targets": ("q_proj", "experts.down")},
         ["adapter.target_parameters=[experts.down]", "adapter.dropout=0"],
