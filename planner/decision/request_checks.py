@@ -57,11 +57,11 @@ def check(request: Request) -> None:
 
 
 def _workloads(request: Request) -> tuple[Workload, ...]:
-    """Return the methods' workloads, which only an attention that is stated is held against, and a
-    beginning of the adapters."""
+    """Return the methods' workloads, which only an attention that is stated is held against, and
+    some kinds of adapters."""
     adapter = None if request.recipe is None else request.recipe.adapter
-    begins = request.lora_init or (adapter is not None and adapter.changes_base)
-    if request.attention is None and not begins:
+    of_a_kind = adapter is not None and (adapter.changes_base or adapter.vera)
+    if request.attention is None and request.lora_init is None and not of_a_kind:
         return ()
     return tuple(workload(request, method) for method in request.methods)
 

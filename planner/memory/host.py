@@ -286,12 +286,13 @@ def result_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
     width = kinds.compute if workload.method == "full" else kept
     adapter = workload.settings.adapter
     times = 3 if adapter is not None and adapter.changes_base else 1
-    return times * workload.trainable_params * width
+    shared = sum(workload.shared_matrices) * kinds.shared
+    return times * workload.trainable_params * width + shared
 
 
 def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
-    """Return the bytes of a checkpoint by all ranks together: what trains and its optimizer
-    states."""
+    """Return the bytes of a checkpoint by all ranks together: what trains, its optimizer states,
+    and what adapters share."""
     kinds = numerics_of(workload, layout)
     states = model_states(
         frozen_bytes=0,
@@ -304,4 +305,5 @@ def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
     )
     if layout.strategy == "fsdp" and kinds.master:
         return states.optimizer_states_bytes  # the master is what trains
-    return states.trainable_bytes + states.optimizer_states_bytes
+    shared = sum(workload.shared_matrices) * kinds.shared
+    return states.trainable_bytes + shared + states.optimizer_states_bytes

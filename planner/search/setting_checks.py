@@ -76,6 +76,7 @@ def check_stated(stated: StatedSettings) -> None:
     _check_activation_offloading(stated)
     _check_targets(stated)
     _check_beginning(stated)
+    _check_shared(stated)
     _check_precision(stated)
     _check_loss(stated)
     _check_attention(stated)
@@ -296,6 +297,22 @@ def _check_beginning(stated: StatedSettings) -> None:
                         model_name=stated.model_name,
                     )
                 )
+
+
+def _check_shared(stated: StatedSettings) -> None:
+    """Refuse VeRA where no formulas say what it takes, and where peft would adapt models of images
+    and of sound, too: its VeraConfig has no exclude_modules."""
+    if not any(work.trains_vectors for work in stated.workloads):
+        return
+    model = stated.model
+    if isinstance(model, TracedSpec) or (model is not None and model.towers):
+        raise InvalidRequestError(
+            Phrase(
+                "VeRA is planned for text models with formulas, and {model_name} is not one: leave "
+                "adapter.vera at false",
+                model_name=stated.model_name,
+            )
+        )
 
 
 def _check_experts(model: ModelSpec, model_name: str, tensors: tuple[str, ...]) -> None:

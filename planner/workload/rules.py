@@ -45,6 +45,7 @@ class When(Spec):
     pure: list[bool] | None = None
     adapts_experts: list[bool] | None = None
     changes_base: list[bool] | None = None
+    trains_vectors: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         """Return whether the rule is about this combination."""
@@ -63,6 +64,7 @@ class When(Spec):
             (self.pure, combination.pure),
             (self.adapts_experts, combination.adapts_experts),
             (self.changes_base, combination.changes_base),
+            (self.trains_vectors, combination.trains_vectors),
         )
         listed = all(allowed is None or found in allowed for allowed, found in pairs)
         excepted = combination.optimizer in self.optimizer_other_than
@@ -94,6 +96,8 @@ class Combination(Struct, frozen=True):
     """Whether routed experts carry adapters."""
     changes_base: bool
     """Whether adapters begin as a part of the base's weights."""
+    trains_vectors: bool
+    """Whether the adapters' matrices are frozen."""
     compute_capability: str | None
 
     @classmethod
@@ -122,6 +126,7 @@ class Combination(Struct, frozen=True):
             pure=workload.pure,
             adapts_experts=adapter is not None and bool(adapter.target_parameters),
             changes_base=adapter is not None and adapter.changes_base,
+            trains_vectors=workload.trains_vectors,
             compute_capability=cluster.accelerator.compute_capability,
         )
 

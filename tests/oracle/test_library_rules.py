@@ -58,6 +58,7 @@ SEEN = {
     "parted-base-quantized",
     "parted-base-zero3",
     "parted-base-experts",
+    "shared-matrices-sharded",
     "offloaded-other-optimizer",
     "offloaded-pure-bf16",
     "qlora-falcon",
@@ -438,3 +439,13 @@ def test_no_adapter_of_experts_begins_as_a_part_of_them() -> None:
     settings = LoraConfig(init_lora_weights="pissa", target_parameters=["experts.down_proj"])
     with pytest.raises(AttributeError, match="no attribute 'weight'"):
         get_peft_model(build(SHAPES["mixtral"]), settings)
+
+
+@pytest.mark.usefixtures("_alone")
+def test_fsdp_leaves_what_vera_shares_as_it_is() -> None:
+    work = workload_of(SHAPES["llama"], "lora", "fp32", 0.0, ("q_proj",), vera=True)
+    model = prepare(build(SHAPES["llama"]), work, zero_stage=0)
+    shared = [model.base_model.vera_A, model.base_model.vera_B]
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    assert {type(each).__name__ for each in model.parameters()} == {"DTensor"}
+    assert {type(each["default"]) for each in shared} == {torch.Tensor}

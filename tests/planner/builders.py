@@ -59,6 +59,7 @@ def combination(**changes: Any) -> Combination:
         "pure": False,
         "adapts_experts": False,
         "changes_base": False,
+        "trains_vectors": False,
         "compute_capability": None,
     }
     return Combination(**{**properties, **changes})

@@ -50,6 +50,14 @@ METHODS: dict[str, dict[str, Any]] = {
         "precision": SIXTEEN_BIT,
         **TWO_RANKS,
     },
+    "vera": {
+        "adapter": {**DROPOUT, "vera": True},
+        "parallel": parallel("ddp"),
+        "model__trainable_params": 1_080,
+        "training": {**SIX_STEPS, "evaluation": EVALUATION},
+        "data__validation_fraction": 0.25,
+        **TWO_RANKS,
+    },
     "full": full(optimizer__name="apollo_adamw"),
     "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
     "zero3": full(
@@ -109,7 +117,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert rows(done) == expected
     assert result(done) == weights
     assert evaluations(done) == looked_at
-    assert bool(looked_at) == (method in ("lora", "zero3", "fsdp"))
+    assert bool(looked_at) == (method in ("lora", "vera", "zero3", "fsdp"))
 
 
 def tear(checkpoint: Path) -> None:

@@ -27,7 +27,7 @@ from launcher.merging.merge_run import merge_run, verdict
 from launcher.merging.merger import merge, require_room
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
-from launcher.training.model_building import build_model, load_base
+from launcher.training.model_building import build_model, load_base, with_trained_adapter
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.plans import full, plan, plan_text
 
@@ -82,6 +82,25 @@ def test_every_matrix_is_what_peft_makes_of_it(
     )
     wanted = merged_by_peft(tiny_checkpoint, tmp_path / "adapter")
     assert_rounded(AutoModelForCausalLM.from_pretrained(target).state_dict(), wanted)
+
+
+def test_vera_is_merged_as_peft_merges_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Of matrices of several shapes, which share the largest ones."""
+    made = plan(adapter__vera=True, adapter__rank=16)
+    model = build_model(made, tiny_checkpoint, CPU)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+    paths: Any = {"base": tiny_checkpoint, "adapter": tmp_path / "adapter"}
+    merge(made, **paths, target=tmp_path / "merged", screen=StringIO())
+    wanted = merged_by_peft(tiny_checkpoint, tmp_path / "adapter")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert_rounded(merged.state_dict(), wanted)
+    loaded = with_trained_adapter(load_base(made, tiny_checkpoint, CPU), tmp_path / "adapter")
+    tokens = torch.arange(1, 9)[None]
+    apart = merged(tokens).logits.float() - loaded(tokens).logits.float()
+    assert apart.norm() < 0.05 * merged(tokens).logits.float().norm()
 
 
 @pytest.mark.parametrize("changes", [{"init": "pissa"}, {"init": "olora", "dora": True}])
