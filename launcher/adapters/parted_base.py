@@ -65,13 +65,16 @@ def part_base(
     is_first = not _is_one_of_several() or torch.distributed.get_rank() == 0
     known = _kept_pairs(kept, adapter, layers, resumes=resumes) if is_first else None
     made: dict[str, Pair] = {}
-    with _as_many_threads_as_cores() if is_first and known is None else _seeded():
+    with torch.random.fork_rng(devices=[]):  # the first rank alone draws numbers
         for name, layer in layers.items():
             at_matrix()
             weight = _on_host(layer)
             down, up = layer.lora_A[NAME].weight.data, layer.lora_B[NAME].weight.data
             if is_first:
-                pair = known[name] if known else begun(weight, adapter, layer.scaling[NAME], dtype)
+                pair = known[name] if known else None
+                if pair is None:
+                    with _as_many_threads_as_cores():
+                        pair = begun(weight, adapter, layer.scaling[NAME], dtype)
                 made[name] = pair
                 down.copy_(pair[0])
                 up.copy_(pair[1])
@@ -144,20 +147,13 @@ def _hand_out(tensor: torch.Tensor, device: torch.device) -> None:
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
-    """Leave the random numbers that follow as they were: the first rank alone draws some."""
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
-@contextmanager
 def _as_many_threads_as_cores() -> Iterator[None]:
-    """Decompose on all cores, of which torch elastic leaves a rank one."""
+    """Use all cores, of which torch elastic leaves a rank one, to decompose alone: a base is parted
+    with the threads that a run has which resumes, so that sums are in the same order."""
     before = torch.get_num_threads()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
-        with _seeded():
-            yield
+        yield
     finally:
         torch.set_num_threads(before)
 
