@@ -64,10 +64,11 @@ LAUNCHER = {
     "run_page": {"storage", "run"},
     "doctor": {"compat", "display"},
     "faults": {"compat", "storage", "run", "display"},
-    "training": {"compat", "storage", "run", "data", "display", "faults"},
+    "adapters": {"storage"},
+    "training": {"compat", "storage", "run", "data", "display", "faults", "adapters"},
     "rehearsal": {"compat", "storage", "simulated_gpu", "run", "display", "training"},
     "measurement": {"run", "rehearsal"},
-    "merging": {"compat", "storage", "run", "data", "display", "training"},
+    "merging": {"compat", "storage", "run", "data", "display", "adapters", "training"},
     "chat": {"storage", "run", "base_model", "data", "training"},
     "quiz": {"run", "data", "display", "chat"},
     "lifecycle": {
@@ -104,7 +105,13 @@ TRAINING_STACK = {
     "trl",
 }
 IMPORTS_THE_TRAINING_STACK = {
-    *("launcher/chatglm", "launcher/compat", "launcher/merging", "launcher/rehearsal"),
+    *(
+        "launcher/adapters",
+        "launcher/chatglm",
+        "launcher/compat",
+        "launcher/merging",
+        "launcher/rehearsal",
+    ),
     *("launcher/measurement", "launcher/training"),
     *("launcher/chat/speaker.py", "launcher/chat/trained_model.py"),
     *("launcher/data/preparation.py", "launcher/data/tables.py", "launcher/data/readers.py"),

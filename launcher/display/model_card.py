@@ -161,9 +161,13 @@ def _adapter_rows(plan: Plan) -> list[Row]:
     if adapter is None:
         return []
     targets = adapter.targets
-    kinds = [name for name, on in (("DoRA", adapter.dora), ("rsLoRA", adapter.rslora)) if on]
+    named = (("DoRA", adapter.dora), ("rsLoRA", adapter.rslora), ("VeRA", adapter.vera))
+    kinds = [name for name, on in named if on]
+    rank = f"rank {adapter.rank}" if adapter.vera else f"rank {adapter.rank}, alpha {adapter.alpha}"
+    if adapter.changes_base:
+        kinds.append(f"began as {adapter.init}, saved with rank {2 * adapter.rank}")
     return [
-        ("adapter", ", ".join([f"rank {adapter.rank}, alpha {adapter.alpha}", *kinds])),
+        ("adapter", ", ".join([rank, *kinds])),
         ("adapter's dropout", f"{adapter.dropout:g}"),
         ("adapted matrices", targets if isinstance(targets, str) else ", ".join(targets)),
         *([] if quantization is None else [("base weights", quantization.quant_type)]),

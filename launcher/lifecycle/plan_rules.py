@@ -41,6 +41,8 @@ def require_rules_kept(
         packing=plan.batch.packing,
         pure=plan.precision.pure,
         adapts_experts=plan.adapter is not None and bool(plan.adapter.target_parameters),
+        changes_base=plan.adapter is not None and plan.adapter.changes_base,
+        trains_vectors=plan.adapter is not None and plan.adapter.vera,
         quant_type=None if plan.quantization is None else plan.quantization.quant_type,
         compute_capability=compute_capability,
         shares_sequences=plan.parallel.sequence_parallel_size > 1,

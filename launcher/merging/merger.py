@@ -20,6 +20,8 @@ from launcher.merging.adapter_delta import (
     Adapter,
     Pair,
     as_trained_on,
+    less_part,
+    parted,
     read_adapter,
     with_delta,
     with_stack_delta,
@@ -119,6 +121,10 @@ class Merger:
                 self._stack_pairs[self._stacks.nested(module, targets)] = pair
             else:
                 self._pairs[self._key(module)] = pair
+        self._began = dict[str, Pair]()
+        if plan.adapter is not None and plan.adapter.changes_base:
+            for key, pair in self._pairs.items():
+                self._pairs[key], self._began[key] = parted(pair)
         self._stack_of = {
             key: name
             for name, keys in (self._stacks.keys if self._stacks is not None else {}).items()
@@ -187,6 +193,9 @@ class Merger:
         if self._plan.quantization is not None and key in self._packed:
             frozen = weight.to(DTYPES[self._plan.precision.frozen])
             weight = as_trained_on(frozen, self._plan.quantization, transposed=transposed)
+        if key in self._began:
+            weight = weight.to(DTYPES[self._plan.precision.frozen])
+            weight = less_part(weight, self._began[key], transposed=transposed)
         if key in self._pairs:
             weight = with_delta(weight, self._pairs[key], transposed=transposed)
         return weight.to(dtype).cpu().contiguous()

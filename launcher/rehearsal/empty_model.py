@@ -41,8 +41,8 @@ NOISE = 0.02
 """Standard deviation of the random weights, as transformers initializes them."""
 
 
-ADAPTER_MODULE = ".lora_"
-"""Part of the names of modules that peft adds to a layer."""
+ADAPTER_MODULES = (".lora_", ".vera_")
+"""Parts of the names of modules that peft adds to a layer."""
 
 
 class Recorder(Protocol):
@@ -215,14 +215,18 @@ def _packed(
 def _as_loaded(model: Any) -> list[Any]:
     """Return the base model's modules as a load comes to them, and then those of the adapter."""
     by_name = {
-        name if ADAPTER_MODULE in name else name.replace(".base_layer", ""): module
+        name if _is_of_adapter(name) else name.replace(".base_layer", ""): module
         for name, module in model.named_modules()
         if not hasattr(module, "base_layer")
     }
     ordered = in_order_of_loading(by_name)
-    ordered.sort(key=lambda name: ADAPTER_MODULE in name)
+    ordered.sort(key=_is_of_adapter)
     outside = [module for module in model.modules() if hasattr(module, "base_layer")]
     return [*(by_name[name] for name in ordered), *outside]
+
+
+def _is_of_adapter(name: str) -> bool:
+    return any(part in name for part in ADAPTER_MODULES)
 
 
 def _with_storage(old: torch.Tensor, device: torch.device) -> torch.Tensor:

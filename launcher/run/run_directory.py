@@ -68,6 +68,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def initial_adapter(self) -> Path:
+        """The folder of what an adapter began as that is a part of its base."""
+        return self.path / "initial-adapter"
+
+    @property
     def job(self) -> Path:
         """Name of the engine that has the run as a job, and of the job there."""
         return self.path / "job" / "job.json"

@@ -126,8 +126,8 @@ class WriteAnswers(TrainerCallback):  # type: ignore[misc]
         trainer = self._trainer
         model = trainer.accelerator.unwrap_model(trainer.model)
         tokens = torch.tensor([prompt], device=trainer.args.device)
-        context = trainer.compute_loss_context_manager()
-        with torch.no_grad(), context, trainer.sequences_alone():
+        # peft generates with the model inside of its own, whose forward accelerate has not wrapped
+        with torch.no_grad(), trainer.accelerator.autocast(), trainer.sequences_alone():
             tokens_out = model.generate(
                 input_ids=tokens,
                 attention_mask=torch.ones_like(tokens),

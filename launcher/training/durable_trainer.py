@@ -21,7 +21,12 @@ from launcher.faults.rank_stages import Stages
 from launcher.run.checkpoints import checkpoint_folder, keep_newest, seal
 from launcher.run.run_directory import RunDirectory
 from launcher.training.fully_sharded import reduce_between_copies
-from launcher.training.model_building import cast_trainable
+from launcher.training.model_building import (
+    DTYPES,
+    cast_shared,
+    cast_trainable,
+    shared_precision,
+)
 from launcher.training.optimizer import (
     begin_training,
     lora_plus_optimizer,
@@ -164,5 +169,7 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
         self.restore_unlogged_loss(UnloggedLoss(**stored))
 
     def checkpoint_loaded(self) -> None:
-        """Cast what is trained to the planned precision: peft loads adapters in fp32."""
+        """Cast adapters to the planned precision: peft loads them in fp32."""
         cast_trainable(self.model, self._plan.kept_trainable)
+        if self._plan.adapter is not None and self._plan.adapter.vera:
+            cast_shared(self.model, DTYPES[shared_precision(self._plan)])

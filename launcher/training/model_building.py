@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, VeraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
@@ -71,7 +71,24 @@ def with_adapter(plan: Plan, model: Any) -> Any:
         excluded=outside_of_text(model),
     )
     attach = partial(get_peft_model, peft_config=settings, autocast_adapter_dtype=fp32_adapter)
-    return adapted_by(attach, model)
+    model = adapted_by(attach, model)
+    if plan.adapter.vera:
+        cast_shared(model, DTYPES[shared_precision(plan)])
+    return model
+
+
+def shared_precision(plan: Plan) -> Precision:
+    """Return the dtype of the matrices that VeRA's adapters share: that in which they are
+    multiplied, so that autocast copies none of them for each product."""
+    precision = plan.precision
+    return precision.compute if precision.autocast else precision.trainable
+
+
+def cast_shared(model: Any, dtype: torch.dtype) -> None:
+    """Cast the matrices that VeRA's adapters share; peft makes and loads them in fp32."""
+    for shared in (model.base_model.vera_A, model.base_model.vera_B):
+        for name in shared:
+            shared[name] = shared[name].to(dtype)
 
 
 def with_trained_adapter(model: Any, folder: Path) -> Any:
@@ -174,10 +191,20 @@ def quant_storage(plan: Plan) -> torch.dtype:
 
 def lora_config(
     adapter: AdapterSection, *, transposed: bool, excluded: str | None = None
-) -> LoraConfig:
+) -> LoraConfig | VeraConfig:
     """Return peft's settings for an adapter; ``transposed`` says that matrices are Conv1D's, and
     ``excluded`` is a pattern of names that get none."""
     targets = adapter.target_modules
+    if adapter.vera:
+        return VeraConfig(
+            task_type="CAUSAL_LM",
+            r=adapter.rank,
+            vera_dropout=adapter.dropout,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            bias="none",
+            fan_in_fan_out=transposed,
+            save_projection=True,
+        )
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=adapter.rank,

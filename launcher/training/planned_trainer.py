@@ -33,6 +33,7 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and plan.parallel.world_size > 1 else None,
         ddp_find_unused_parameters=False,
+        **_buffers(plan),
         deepspeed=deepspeed_config(plan),
         **_fsdp(plan),
         bf16=_mixed_precision(plan) == "bf16",
@@ -57,6 +58,13 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         seed=plan.training.seed,
         data_seed=plan.training.seed,
     )
+
+
+def _buffers(plan: Plan) -> dict[str, Any]:
+    """Return what DDP does with buffers in every forward pass: nothing with those that VeRA's
+    adapters share, since none of them changes."""
+    has_shared = plan.adapter is not None and plan.adapter.vera
+    return {"ddp_broadcast_buffers": False} if has_shared else {}
 
 
 def _mixed_precision(plan: Plan) -> Precision | None:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 import torch
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
+from launcher.adapters.parted_base import part_base
 from launcher.compat.apollo import load_projections
 from launcher.compat.deepspeed import load_tensors_alone
 from launcher.data.chat_template import use_plain_template_if_none
@@ -50,7 +51,12 @@ from launcher.training.callbacks import (
 from launcher.training.environment import describe_environment
 from launcher.training.fully_sharded import shard
 from launcher.training.measurements import gather, rank_memory
-from launcher.training.model_building import build_model, cast_trainable, pin_attention_backends
+from launcher.training.model_building import (
+    DTYPES,
+    build_model,
+    cast_trainable,
+    pin_attention_backends,
+)
 from launcher.training.optimizer import projects
 from launcher.training.planned_trainer import PlannedTrainer, trainer_class, training_arguments
 from launcher.training.process_group import join_process_group
@@ -123,8 +129,8 @@ def train(
     resident_before_bytes = resident_bytes()
     if rank == 0:
         begin_files(plan, run, inputs, start)
-        print_text(f"loading {plan.model.name}", file=screen)
-    trainer = build_trainer(plan, run, arguments, inputs)
+        print_text(loading_line(plan), file=screen)
+    trainer = build_trainer(plan, run, arguments, inputs, start=start)
     trainer.watch(plan, run, start.stages)
     start.stages.on_enter = trainer.stage_clock.enter
     stop = add_callbacks(trainer, plan, run, start)
@@ -162,7 +168,7 @@ def train(
     ranks = gather(memory)
     start.stages.enter("save", trainer.state.global_step)
     if not run.probe.exists():
-        save_result(plan, trainer, run.result(plan), inputs.data["new_stops"])
+        save_result(plan, trainer, run, inputs.data["new_stops"])
     if reporter is not None and check.setup is not None:
         training = Training(
             num_steps=trainer.state.global_step,
@@ -174,6 +180,14 @@ def train(
             run_time_s=run_time_s,
         )
         write_report(run, plan, inputs=inputs, setup=check.setup, training=training, ranks=ranks)
+
+
+def loading_line(plan: Plan) -> str:
+    """Return what is printed before the model is loaded: what takes long before the first step."""
+    line = f"loading {plan.model.name}"
+    if plan.adapter is None or not plan.adapter.changes_base:
+        return line
+    return f"{line}, whose matrices are decomposed on the host ({plan.adapter.init})"
 
 
 def agreed_checkpoint(run: RunDirectory, rank: int, verified: Path | None) -> str | None:
@@ -213,12 +227,24 @@ def add_callbacks(
     return stop
 
 
-def build_trainer(plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs) -> PlannedTrainer:
+def build_trainer(
+    plan: Plan, run: RunDirectory, arguments: Any, inputs: Inputs, *, start: Start
+) -> PlannedTrainer:
     """Return the trainer with the planned model, its tokenizer and its data."""
     set_seed(plan.training.seed)
     tokenizer = AutoTokenizer.from_pretrained(inputs.checkpoint)
     use_plain_template_if_none(tokenizer)
     model = build_model(plan, Path(inputs.checkpoint), arguments.device)
+    if plan.adapter is not None and plan.adapter.changes_base:
+        part_base(
+            plan.adapter,
+            model,
+            run.initial_adapter,
+            dtype=DTYPES[plan.kept_trainable],
+            device=arguments.device,
+            resumes=start.checkpoint is not None,
+            at_matrix=lambda: start.stages.enter("load", 0),
+        )
     if plan.parallel.strategy == "fsdp":
         shard(plan, model, arguments.device)
     stop_at(model, inputs.data["new_stops"].values())

@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.adapters.parted_base import for_whole_base
 from launcher.compat.deepspeed import gathered_weights
 from launcher.data.stop_tokens import as_ids
 from launcher.faults.failure import NotSavedError
+from launcher.run.run_directory import RunDirectory
 from launcher.storage.whole_folders import whole_folder
 from launcher.training.fully_sharded import whole_weights
 from launcher.training.model_building import cast_trainable
@@ -24,11 +26,12 @@ def stop_at(model: Any, tokens: Iterable[int]) -> None:
         model.generation_config.eos_token_id = stops
 
 
-def save_result(plan: Plan, trainer: Any, target: Path, new_stops: Mapping[str, int]) -> None:
+def save_result(plan: Plan, trainer: Any, run: RunDirectory, new_stops: Mapping[str, int]) -> None:
     """Write the adapter or the model. Called on every rank: all gather shards, and rank 0 writes.
 
-    A full model is written in the precision in which its matrices were multiplied. Raises
-    ``NotSavedError`` if it cannot be written.
+    A full model is written in the precision in which its matrices were multiplied, an adapter that
+    was a part of its base as one for the base as it was. Raises ``NotSavedError`` if it cannot be
+    written.
     """
     put_average(trainer.optimizer)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -42,8 +45,17 @@ def save_result(plan: Plan, trainer: Any, target: Path, new_stops: Mapping[str, 
     elif plan.adapter is None:
         cast_trainable(model, plan.precision.compute)
     if trainer.accelerator.is_main_process:
+        target = run.result(plan)
+        parts = plan.adapter is not None and plan.adapter.changes_base
         try:
-            _write(model, trainer.processing_class, target, options, new_stops)
+            _write(
+                model,
+                trainer.processing_class,
+                target,
+                options,
+                new_stops,
+                began=run.initial_adapter if parts else None,
+            )
         except Exception as error:
             raise NotSavedError(why_not_saved("the result", target, error)) from error
     trainer.accelerator.wait_for_everyone()
@@ -55,13 +67,20 @@ def _write(
     target: Path,
     options: dict[str, Any],
     new_stops: Mapping[str, int],
+    *,
+    began: Path | None,
 ) -> None:
-    """Write the result; an adapter has generation settings beside it if it has new end marks."""
+    """Write the result; an adapter has generation settings beside it if it has new end marks.
+
+    ``began`` is the folder of what an adapter began as that was taken out of its base.
+    """
     with whole_folder(target) as partial:
         if new_stops:
             stop_at(model, new_stops.values())
             model.generation_config.save_pretrained(partial)
         model.save_pretrained(partial, **options)
+        if began is not None:
+            for_whole_base(partial, began)
         tokenizer.save_pretrained(partial)
         if target.exists():  # of an attempt that could not write its report
             shutil.rmtree(target)

@@ -84,7 +84,9 @@ def setup_of(trainer: Any) -> Setup:
     packed = packed_elements(trainer.model)
     return Setup(
         num_params=sum(
-            packed.get(name) or num_elements(p) for name, p in named if ".lora_" not in name
+            packed.get(name) or num_elements(p)
+            for name, p in named
+            if ".lora_" not in name and ".vera_" not in name
         ),
         trainable_params=sum(map(num_elements, trainable)),
         frozen_dtypes=_dtypes(p for name, p in named if not p.requires_grad and name not in kept),

@@ -52,8 +52,17 @@ def loaded(workload: Workload, kinds: Numerics, *, adapters: bool = True) -> Ite
         for number, matrix in enumerate(each for each in outside if not each.whole):
             yield from _quantized(f"{place}.{number}", matrix, quantization, kinds)
     if adapters:
-        trained = (each for each in whole if each.trains)
-        yield from ((each.name, block(each.elements * kinds.trainable)) for each in trained)
+        yield from _adapters(workload, whole, kinds)
+
+
+def _adapters(workload: Workload, whole: Iterable[Sized], kinds: Numerics) -> Iterator[Request]:
+    """Yield the matrices that adapters share, if they do, and what trains."""
+    for number, elements in enumerate(workload.shared_matrices):
+        if elements:
+            yield ("shared", number), block(elements * kinds.shared)
+    for each in whole:
+        if each.trains:
+            yield each.name, block(each.elements * kinds.trainable)
 
 
 def beside_sizes(workload: Workload, kinds: Numerics) -> list[int]:

@@ -62,6 +62,8 @@ FREE_KEYS = (
 )
 """Beginnings of the keys that neither memory nor the time of a step depends on."""
 
+BEGINNING = "adapter.init"
+"""The key that ``--set`` takes as the option ``--lora-init``, since rules depend on it."""
 HAVE_OPTIONS = {"training.epochs", "data.source", "data.sources"}
 """Keys among them that the report shows, and that have options."""
 
@@ -223,6 +225,14 @@ def plan(
             "Matrices that carry adapters: all-linear, or names separated by commas; experts "
             "beside them adapts routed experts.",
             metavar="NAMES",
+            group="method",
+        ),
+    ] = None,
+    lora_init: Annotated[
+        str | None,
+        Option(
+            "What the adapters begin as: default, pissa, pissa_niter_16, olora.",
+            metavar="NAME",
             group="method",
         ),
     ] = None,
@@ -398,16 +408,20 @@ def plan(
         measure_here(console, gpus, as_json=as_json)
         if model is None and recipe is None and save_machine is None:
             return
+    beginning, others = _beginning(lora_init, settings or [])
     result = _Result(
         command=shlex.join(["plan", *sys.argv[1:]]),
-        options={name: value for name, value in given.items() if name not in OF_THE_OUTPUT},
+        options={
+            **{name: value for name, value in given.items() if name not in OF_THE_OUTPUT},
+            "lora_init": beginning,
+        },
         output=output,
         force=force,
         as_json=as_json,
         page=_page_file(html, force=force),
         explain=explain,
         verbose=verbose,
-        settings=settings or [],
+        settings=others,
     )
     cluster = find_cluster(gpus, result.command, save_machine, force=force)
     asked = None
@@ -440,6 +454,7 @@ def plan(
             lora_rank=lora_rank,
             lora_dropout=lora_dropout,
             lora_targets=_targets(lora_targets),
+            lora_init=beginning,
             precision=precision,
             loss=loss,
             attention=attention,
@@ -522,6 +537,25 @@ class _Result(Struct, frozen=True, kw_only=True):
 
             print_unpadded(console, explanation(decision))
         print_report(console, decision, next_steps, whole=self.verbose or self.explain)
+
+
+def _beginning(option: str | None, settings: list[str]) -> tuple[str | None, list[str]]:
+    """Return what adapters begin as, by the option or the key, and the settings of other keys.
+
+    Raises InvalidRequestError for a beginning that is not planned.
+    """
+    asked = [each for each in settings if each.partition("=")[0] == BEGINNING]
+    found = option
+    for setting in asked:
+        found = str(parsed_setting(setting)[1])
+    if found is not None:
+        from planner.plan.adapter_init import check_init  # few plans name one
+
+        try:
+            check_init(found)
+        except ValueError as error:
+            raise InvalidRequestError(error.args[0]) from error
+    return found, [each for each in settings if each not in asked]
 
 
 def _with_settings(made: Plan, settings: Sequence[str], file: Path) -> Plan:

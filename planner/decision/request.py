@@ -54,6 +54,8 @@ class Request(Struct, frozen=True, kw_only=True):
     lora_rank: int | None = None
     lora_dropout: float | None = None
     lora_targets: Targets | None = None
+    lora_init: str | None = None
+    """What adapters begin as; None for the recipe's beginning."""
     loss: Loss | None = None
     attention: AttentionName | None = None
     precision: TrainingPrecision | None = None
@@ -78,10 +80,14 @@ class Request(Struct, frozen=True, kw_only=True):
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """Methods to choose from, leanest first."""
+        """Methods to choose from, leanest first; those with adapters where their beginning is
+        named."""
         if self.recipe is not None:
             return (trained_by(self.recipe, self.method).method,)
-        return METHODS if self.method is None else (self.method,)
+        if self.method is not None:
+            return (self.method,)
+        begins = self.lora_init not in (None, "default")
+        return tuple(each for each in METHODS if each != "full") if begins else METHODS
 
     @property
     def compute(self) -> Precision:

@@ -59,8 +59,11 @@ def check(request: Request) -> None:
 
 
 def _workloads(request: Request) -> tuple[Workload, ...]:
-    """Return the methods' workloads, which only an attention that is stated is held against."""
-    if request.attention is None:
+    """Return the methods' workloads, which only an attention that is stated is held against, and
+    some kinds of adapters."""
+    adapter = None if request.recipe is None else request.recipe.adapter
+    of_a_kind = adapter is not None and (adapter.changes_base or adapter.vera)
+    if request.attention is None and request.lora_init is None and not of_a_kind:
         return ()
     return tuple(workload(request, method) for method in request.methods)
 
@@ -136,6 +139,7 @@ def _check_adapter(request: Request) -> None:
         ("--lora-rank", request.lora_rank),
         ("--lora-dropout", request.lora_dropout),
         ("--lora-targets", request.lora_targets),
+        ("--lora-init", request.lora_init),
     ):
         if value is not None and request.methods == ("full",):
             raise InvalidRequestError(

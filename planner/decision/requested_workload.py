@@ -168,7 +168,8 @@ def _schedule(request: Request, schedule: ScheduleSection) -> ScheduleSection:
 
 
 def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
-    """Return rank and dropout that were asked for, and targets that peft takes for what they are.
+    """Return rank, dropout and beginning that were asked for, and targets that peft takes for what
+    they are.
 
     A recipe's names that the model lacks are left out, as peft would.
     """
@@ -188,6 +189,7 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
         target_parameters=adapted_experts(request, adapter),
         rank=rank,
         dropout=dropout,
+        init=request.lora_init or adapter.init,
     )
 
 

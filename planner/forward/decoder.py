@@ -236,6 +236,9 @@ class Decoder(Struct, kw_only=True, eq=False):
         expected = result.width
         if quantized and not self._in_int8:
             result = ops.contiguous(tape, result, "clone")
+        if adapter.vera:
+            result = ops.cast(tape, self._with_vera(name, matrix, x, result), expected)
+            return ops.cast(tape, result, x.width)
         if not quantized or not self._autocast_is_seen_by_peft:
             x = ops.cast(tape, x, self.numerics.trainable, "adapter's input in its dtype")
         a = self.parameter(f"{name}.lora_A", rank * matrix.in_features, adapter=True)
@@ -263,6 +266,37 @@ class Decoder(Struct, kw_only=True, eq=False):
         up = self.product(b, down, out_features, "lora_B")
         del down
         return ops.unary(self.tape, up, "scaled adapter output")
+
+    def _with_vera(self, name: str, matrix: Linear, x: Tensor, result: Tensor) -> Tensor:
+        """Mirror peft's vera.Linear.forward (peft/tuners/vera/layer.py at 0.21.2), where what is
+        shared has the dtype in which it is multiplied (launcher/training/model_building.py)."""
+        adapter, tape = self.workload.settings.adapter, self.tape
+        assert adapter is not None
+        b = self.parameter(f"{name}.vera_lambda_b", matrix.out_features, adapter=True)
+        d = self.parameter(f"{name}.vera_lambda_d", adapter.rank, adapter=True)
+        x = ops.cast(tape, x, self.numerics.trainable, "adapter's input in its dtype")
+        sides = (matrix.in_features, matrix.out_features)
+        first, last = (
+            self._shared(number).viewed(side * adapter.rank) for number, side in enumerate(sides)
+        )
+        entering = ops.dropout(tape, x, device=self.batch.device) if adapter.dropout > 0 else x
+        down = self.product(first, entering, adapter.rank, "vera_A")
+        del entering
+        scaled = ops.mul(tape, d, down, "d x the product with A", on_rows=self.batch.device)
+        del down
+        up = self.product(last, scaled, matrix.out_features, "vera_B")
+        del scaled
+        output = ops.mul(tape, b, up, "b x the product with B", on_rows=self.batch.device)
+        del up
+        return ops.add(tape, result, output, f"{matrix.name} with its adapter")
+
+    def _shared(self, number: int) -> Parameter:
+        """Return the one or the other of VeRA's frozen matrices."""
+        name = ("vera_A", "vera_B")[number]
+        if name not in self.weights:
+            elements = self.workload.shared_matrices[number]
+            self.weights[name] = Parameter(elements, self.numerics.shared, trains=False)
+        return self.weights[name]
 
     def _with_dora(
         self, name: str, matrix: Linear, x: Tensor, result: Tensor, a: Parameter, b: Parameter

@@ -138,7 +138,7 @@ def moments_of(
     from_files: bool = True,
 ) -> Moments:
     """Return the largest moment of each phase, buffer by buffer."""
-    loading = loading_bytes(workload, kinds)
+    loading = max(loading_bytes(workload, kinds), parting(workload, kinds, batch.device))
     if not from_files:
         loading = quantized_from(workload, kinds, from_files=False)
     cublas = cublas_bytes(batch.device, batch.compute_capability)
@@ -180,6 +180,17 @@ def moments_of(
         "save": _save(step),
     }
     return _with_pool(_with_cublas(phases, cublas), passes)
+
+
+def parting(workload: Workload, kinds: Numerics, device: Device) -> int:
+    """Return the bytes to part a base whose adapters begin as a part of it: those of the host, so
+    none of a GPU."""
+    adapter = workload.settings.adapter
+    if device == "cuda" or adapter is None or not adapter.changes_base:
+        return 0
+    from planner.workload.parted_base import parting_bytes  # few plans need it
+
+    return parting_bytes(workload, kinds, on_device=device, is_first=True)
 
 
 def waits_above(workload: Workload, layout: Layout, zero: ZeroSection) -> int:
@@ -226,7 +237,8 @@ def load_without_files(workload: Workload, layout: Layout, device: Device) -> Pa
     """Return the load phase of a rehearsal, whose weights are random; empty where it is the
     same."""
     kinds = numerics_of(workload, layout)
-    if loading_bytes(workload, kinds) == quantized_from(workload, kinds, from_files=False):
+    loading = max(loading_bytes(workload, kinds), parting(workload, kinds, device))
+    if loading == quantized_from(workload, kinds, from_files=False):
         return {}
     batch = worst_batch(workload, layout, device)
     return footprint_of(workload, layout, batch, kinds, from_files=False).phases["load"]

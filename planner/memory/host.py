@@ -10,7 +10,9 @@ A rank's memory is resident memory at the largest moment of each phase:
              experts that are stacked, and the unit that is cast to fp32 are its own
              (launcher/training/fully_sharded.py). Otherwise a tensor at a time goes straight to
              the device. ZeRO-1 and ZeRO-2 flatten what trains in host
-             memory where the device has no room for a copy (stage_1_and_2.py, __init__)
+             memory where the device has no room for a copy (stage_1_and_2.py, __init__). The first
+             rank decomposes a matrix where adapters begin as a part of it
+             (launcher/adapters/parted_base.py)
     train    what is offloaded, and paged optimizer states, which may be here when the device
              has no room for them; the inputs of recomputed layers of one micro-batch, where
              activations are offloaded
@@ -98,6 +100,7 @@ def host_memory(
     held += _paged(workload, layout, kinds)
     held += _offloaded_activations(workload, layout, kinds)
     load = _load_bytes(workload, layout, cluster, kinds)
+    first, others = _parting(workload, layout, kinds)
     checkpoint = workload.model.num_params * kinds.compute
     mapped = 0
     if layout.zero_stage == 3 and workload.method != "qlora":
@@ -106,17 +109,29 @@ def host_memory(
         mapped = checkpoint + load
     return HostMemory(
         first_rank={
-            "load": PROCESS_BYTES + max(mapped, load),
+            "load": PROCESS_BYTES + max(mapped, load) + first,
             "train": held,
             "save": held + _saved_bytes(workload, layout, kinds),
         },
         other_ranks={
-            "load": PROCESS_BYTES + load,
+            "load": PROCESS_BYTES + load + others,
             "train": held,
             "save": held,
         },
         ranks=ranks,
     )
+
+
+def _parting(workload: Workload, layout: Layout, kinds: Numerics) -> tuple[int, int]:
+    """Return what the first rank and each other one take to part the base; 0 for most adapters."""
+    adapter = workload.settings.adapter
+    if adapter is None or not adapter.changes_base:
+        return 0, 0
+    from planner.workload.parted_base import parting_bytes  # few plans need it
+
+    where: Device = "cpu" if layout.strategy == "fsdp" else "cuda"
+    first = parting_bytes(workload, kinds, on_device=where, is_first=True)
+    return first, parting_bytes(workload, kinds, on_device=where, is_first=False)
 
 
 def _paged(workload: Workload, layout: Layout, kinds: Numerics) -> int:
@@ -265,15 +280,19 @@ def _offloaded_shards(workload: Workload, layout: Layout, kinds: Numerics) -> in
 
 def result_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
     """Return the bytes of the model in the compute precision, or of the adapter as trained, without
-    optimizer states."""
+    optimizer states; of one that was a part of its base with what that began as, which the run
+    directory has, too."""
     kept = kinds.home if layout.strategy == "fsdp" else kinds.trainable
     width = kinds.compute if workload.method == "full" else kept
-    return workload.trainable_params * width
+    adapter = workload.settings.adapter
+    times = 3 if adapter is not None and adapter.changes_base else 1
+    shared = sum(workload.shared_matrices) * kinds.shared
+    return times * workload.trainable_params * width + shared
 
 
 def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
-    """Return the bytes of a checkpoint by all ranks together: what trains and its optimizer
-    states."""
+    """Return the bytes of a checkpoint by all ranks together: what trains, its optimizer states,
+    and what adapters share."""
     kinds = numerics_of(workload, layout)
     states = model_states(
         frozen_bytes=0,
@@ -286,4 +305,5 @@ def checkpoint_bytes(workload: Workload, layout: Layout, device: Device) -> int:
     )
     if layout.strategy == "fsdp" and kinds.master:
         return states.optimizer_states_bytes  # the master is what trains
-    return states.trainable_bytes + states.optimizer_states_bytes
+    shared = sum(workload.shared_matrices) * kinds.shared
+    return states.trainable_bytes + shared + states.optimizer_states_bytes

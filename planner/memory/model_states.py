@@ -158,12 +158,14 @@ def blocks_bytes(tensors: Mapping[TrainedTensor, int], width: int) -> int:
 
 def frozen_bytes(workload: Workload, numerics: Numerics) -> int:
     """Return the bytes of all frozen weights on one device, unsharded: matrices of the layers as
-    they are quantized, the rest in 16 bit, what transformers keeps in fp32 in that."""
+    they are quantized, the rest in 16 bit, what transformers keeps in fp32 in that; and what
+    adapters share."""
     quantization, model = workload.settings.quantization, workload.model
     if workload.method == "full":
         return model.untrained_params * numerics.trainable
     rest = model.unquantized_params * numerics.outside
     rest += model.fp32_params * (numerics.kept - numerics.outside)
+    rest += sum(block(each * numerics.shared) for each in workload.shared_matrices)
     if quantization is None:
         experts = model.routed_params * (numerics.frozen - numerics.outside)
         return model.matrix_params * numerics.frozen + rest + experts

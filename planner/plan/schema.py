@@ -101,7 +101,7 @@ class HardwareSection(Spec):
 
 
 class AdapterSection(Spec):
-    """Low-rank adapters: LoRA, rsLoRA, DoRA."""
+    """Low-rank adapters: LoRA, rsLoRA, DoRA, VeRA, and what they begin as: PiSSA, OLoRA."""
 
     rank: PositiveInt
     """Rank of the two matrices of an adapter."""
@@ -115,12 +115,31 @@ class AdapterSection(Spec):
     rslora: bool = False
     """Whether adapters are scaled by alpha over the root of the rank (arXiv:2312.03732) instead of
     over the rank."""
+    vera: bool = False
+    """Whether only two vectors per matrix are trained, between two frozen random matrices of that
+    rank that all share (arXiv:2310.11454); ``alpha`` has no meaning then."""
+    init: str = "default"
+    """What adapters begin as, by peft's names: ``default`` leaves the base as it is; ``pissa``
+    (arXiv:2404.02948), ``pissa_niter_16`` with its 16 iterations, and ``olora`` (arXiv:2406.01775)
+    take a part out of its weights, and are saved as an adapter of twice the rank for the base as
+    it was."""
     target_modules: Literal["all-linear"] | tuple[str, ...]
     """Matrices that carry adapters: all linear ones but the head, or these by name."""
     target_parameters: tuple[str, ...] = ()
     """Tensors of routed experts that carry adapters, one for each expert, by their names in the
     model's layers: ``experts.gate_up_proj`` and ``experts.down_proj``; in a recipe ``experts`` for
     all of them."""
+
+    def __post_init__(self) -> None:
+        if self.init != "default":
+            from planner.plan.adapter_init import check_init  # few plans have another
+
+            check_init(self.init)
+
+    @property
+    def changes_base(self) -> bool:
+        """Whether adapters begin as a part of the base's weights, which is taken out of them."""
+        return self.init != "default"
 
     @property
     def targets(self) -> Literal["all-linear"] | tuple[str, ...]:
@@ -175,6 +194,8 @@ def refuse_adapter(
     """
     if adapter is None:
         return
+    if adapter.vera:
+        _refuse_beside_vera(adapter)
     if adapter.dora and quantization is not None and quantization.quant_type == "int8":
         raise ValueError(
             Phrase(
@@ -199,6 +220,25 @@ def refuse_adapter(
                 rank=adapter.rank,
             )
         )
+
+
+def _refuse_beside_vera(adapter: AdapterSection) -> None:
+    """Raise ValueError for what VeRA has not; read: peft/tuners/vera/config.py at 0.21.2."""
+    others = {
+        "dora": adapter.dora,
+        "rslora": adapter.rslora,
+        "init": adapter.changes_base,
+        "target_parameters": bool(adapter.target_parameters),
+    }
+    for name, given in others.items():
+        if given:
+            raise ValueError(
+                Phrase(
+                    "adapter.{name} cannot be combined with vera, whose matrices are random and "
+                    "are not trained: leave one of the two out",
+                    name=name,
+                )
+            )
 
 
 class PrecisionSection(Spec):
@@ -480,6 +520,10 @@ def check_method(
     if (quantization is None) != (method != "qlora"):
         raise ValueError(_section_error(method, "quantization", given=quantization is not None))
     refuse_adapter(adapter, quantization)
+    if adapter is not None and adapter.vera and optimizer.lora_plus_ratio is not None:
+        raise ValueError(
+            Phrase("optimizer.lora_plus_ratio needs matrices that train, which VeRA does not have")
+        )
     if adapter is None and optimizer.lora_plus_ratio is not None:
         raise ValueError(
             Phrase("optimizer.lora_plus_ratio needs adapters, which method full does not have")

@@ -53,6 +53,8 @@ BITSANDBYTES = {"quantization_method": ("bnb", "bitsandbytes"), "quantization_ty
 """Values that say what a quantized base is here in any case."""
 BATCH_PER_DEVICE = 8
 """read: transformers/training_args.py at 5.23.0, per_device_train_batch_size."""
+PISSA_ITERATIONS = 16
+"""Iterations of PiSSA that LLaMA-Factory takes; -1 is a whole decomposition."""
 _STAGE = re.compile(r"(?:zero|stage|z)[-_]?(?:stage)?[-_]?([0-3])")
 """The ZeRO stage in the name of a file such as ``ds_z3_offload_config.json``."""
 _DECIDED_BY = {
@@ -235,6 +237,10 @@ def _adapters(asked: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], _Argu
         names = targets if isinstance(targets, list) else [targets]
         text = "all-linear" if names == ["all"] else ",".join(map(str, names)).replace(" ", "")
         yield ("lora_target",), ("--lora-targets", text)
+    if asked.get("pissa_init") is True:
+        steps = asked.get("pissa_iter", PISSA_ITERATIONS)
+        init = "pissa" if steps == -1 else f"pissa_niter_{steps}"
+        yield ("pissa_init", "pissa_iter", "pissa_convert"), ("--lora-init", init)
 
 
 def _batch(asked: Mapping[str, Any], devices: int) -> Iterator[tuple[tuple[str, ...], _Arguments]]:

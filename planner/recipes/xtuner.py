@@ -126,8 +126,14 @@ def _adapter(config: PythonConfig) -> AdapterSection | None:
         dropout=config.number("model.lora.lora_dropout", 0.0),
         dora=config.flag("model.lora.use_dora"),
         rslora=config.flag("model.lora.use_rslora"),
+        init=_beginning(config.get("model.lora.init_lora_weights", True)),
         target_modules=tuple(targets) or "all-linear",
     )
+
+
+def _beginning(value: Any) -> str:
+    """Return what adapters begin as; peft calls the default True."""
+    return "default" if value is True else str(value)
 
 
 def _quantization(config: PythonConfig) -> QuantizationSection | None:

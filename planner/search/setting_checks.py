@@ -77,6 +77,8 @@ def check_stated(stated: StatedSettings) -> None:
     _check_offload(stated)
     _check_activation_offloading(stated)
     _check_targets(stated)
+    _check_beginning(stated)
+    _check_shared(stated)
     _check_precision(stated)
     _check_loss(stated)
     _check_attention(stated)
@@ -288,6 +290,55 @@ def _check_targets(stated: StatedSettings) -> None:
                 Phrase("matrix of {model_name}", model_name=stated.model_name), name, known, see=see
             )
     check_understood(stated.model, stated.model_name, targets)
+
+
+def _check_beginning(stated: StatedSettings) -> None:
+    """Refuse adapters that begin as a part of a matrix that has fewer rows or columns than they, or
+    that two modules share, which would be parted twice."""
+    for work in stated.workloads:
+        adapter = work.settings.adapter
+        if adapter is None or not adapter.changes_base:
+            continue
+        for matrix, _ in work.counted_adapted:
+            smaller = min(matrix.in_features, matrix.out_features)
+            if smaller < adapter.rank:
+                raise InvalidRequestError(
+                    Phrase(
+                        "adapters that begin as {init} have at most the rank of their matrix, and "
+                        "{matrix} of {model_name} has {smaller}: choose a rank of at most "
+                        "{smaller}",
+                        init=adapter.init,
+                        matrix=matrix.name,
+                        model_name=stated.model_name,
+                        smaller=smaller,
+                    )
+                )
+            if matrix.tied:
+                raise InvalidRequestError(
+                    Phrase(
+                        "adapters that begin as {init} would part {matrix} of {model_name} twice, "
+                        "since modules share it: leave adapter.init at default",
+                        init=adapter.init,
+                        matrix=matrix.name,
+                        model_name=stated.model_name,
+                    )
+                )
+
+
+def _check_shared(stated: StatedSettings) -> None:
+    """Refuse VeRA where no formulas say what it takes, and where peft would adapt models of images
+    and of sound, too: its VeraConfig has no exclude_modules."""
+    if not any(work.trains_vectors for work in stated.workloads):
+        return
+    model = stated.model
+    if isinstance(model, TracedSpec) or (model is not None and model.towers):
+        raise InvalidRequestError(
+            Phrase(
+                "VeRA is planned for text models with formulas, and {model_name} is not one: leave "
+                "adapter.vera at false",
+                model_name=stated.model_name,
+            )
+        )
 
 
 def _check_experts(model: ModelSpec, model_name: str, tensors: tuple[str, ...]) -> None:

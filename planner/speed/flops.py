@@ -60,14 +60,14 @@ def micro_batch_flops(workload: Workload, batch: Batch, *, checkpointing: int) -
     )
     attention = round(2 * tokens * batch.sequence_length * scored * CAUSAL)
     head = 2 * tokens * model.embedding_params
-    adapters = 2 * tokens * workload.adapter_params
+    adapters = 2 * tokens * workload.adapter_products
     trains_all = workload.method == "full"
     fused = workload.loss == "fused"
     backward = (
         matrices * (2 if trains_all else 1)
         + round(attention * ATTENTION_BACKWARD)
         + head * (2 if trains_all else 1)
-        + 2 * adapters
+        + (1 if workload.trains_vectors else 2) * adapters
     )
     layers = matrices + attention + adapters
     recompute = round(layers * recomputed_share(model.num_layers, checkpointing))

@@ -96,6 +96,12 @@ class Numerics(Struct, frozen=True):
         return FP32_BYTES if self.trainable == FP32_BYTES else self.outside
 
     @property
+    def shared(self) -> int:
+        """Bytes per element of VeRA's frozen matrices: as they are multiplied, so that autocast
+        copies none of them."""
+        return self.compute if self.autocast else self.trainable
+
+    @property
     def home(self) -> int:
         """Bytes per element of what the optimizer updates: the copy where there is one."""
         return self.master or self.trainable

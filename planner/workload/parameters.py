@@ -232,6 +232,10 @@ def _role_of(transposed: bool) -> Role:
 def _adapter(workload: Workload, matrix: Linear, name: str) -> Iterator[Sized]:
     adapter = workload.settings.adapter
     assert adapter is not None
+    if adapter.vera:
+        yield Sized(f"{name}.vera_lambda_b", (matrix.out_features,), True)
+        yield Sized(f"{name}.vera_lambda_d", (adapter.rank,), True)
+        return
     yield Sized(f"{name}.lora_A", (adapter.rank, matrix.in_features), True, "matrix")
     yield Sized(f"{name}.lora_B", (matrix.out_features, adapter.rank), True, "matrix")
     if adapter.dora:

@@ -45,15 +45,15 @@ class When(Spec):
     pure: list[bool] | None = None
     adapts_experts: list[bool] | None = None
     shares_sequences: list[bool] | None = None
+    changes_base: list[bool] | None = None
+    trains_vectors: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         """Return whether the rule is about this combination."""
-        shared = self.shares_sequences
-        if shared is not None and combination.shares_sequences not in shared:
-            return False
+        if self.strategy is not None and combination.strategy not in self.strategy:
+            return False  # as for most rules, of which a plan asks a thousand times
         pairs = (
             (self.method, combination.method),
-            (self.strategy, combination.strategy),
             (self.offload, combination.offload),
             (self.optimizer, combination.optimizer),
             (self.optimizer_library, optimizers()[combination.optimizer].library),
@@ -65,10 +65,15 @@ class When(Spec):
             (self.packing, combination.packing),
             (self.pure, combination.pure),
             (self.adapts_experts, combination.adapts_experts),
+            (self.shares_sequences, combination.shares_sequences),
+            (self.changes_base, combination.changes_base),
+            (self.trains_vectors, combination.trains_vectors),
         )
-        listed = all(allowed is None or found in allowed for allowed, found in pairs)
+        for allowed, found in pairs:
+            if allowed is not None and found not in allowed:
+                return False
         excepted = combination.optimizer in self.optimizer_other_than
-        return listed and not excepted and self._of_such_a_card(combination.compute_capability)
+        return not excepted and self._of_such_a_card(combination.compute_capability)
 
     def _of_such_a_card(self, capability: str | None) -> bool:
         if capability is None:
@@ -94,6 +99,10 @@ class Combination(Struct, frozen=True):
     pure: bool
     adapts_experts: bool
     """Whether routed experts carry adapters."""
+    changes_base: bool
+    """Whether adapters begin as a part of the base's weights."""
+    trains_vectors: bool
+    """Whether the adapters' matrices are frozen."""
     compute_capability: str | None
     shares_sequences: bool = False
     """Whether several ranks share one sequence."""
@@ -124,6 +133,8 @@ class Combination(Struct, frozen=True):
             packing=workload.packing,
             pure=workload.pure,
             adapts_experts=adapter is not None and bool(adapter.target_parameters),
+            changes_base=adapter is not None and adapter.changes_base,
+            trains_vectors=workload.trains_vectors,
             compute_capability=cluster.accelerator.compute_capability,
             shares_sequences=shares_sequences,
         )

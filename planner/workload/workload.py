@@ -142,11 +142,40 @@ class Workload(Spec):
         return [*found, *((x, 1) for x in self.adapted_outside)]
 
     @property
+    def trains_vectors(self) -> bool:
+        """Whether the adapters' matrices are frozen."""
+        return self.settings.adapter is not None and self.settings.adapter.vera
+
+    @property
+    def adapter_products(self) -> int:
+        """Weights of all adapters that a token is multiplied with."""
+        adapter = self.settings.adapter
+        if adapter is None or not adapter.vera:
+            return self.adapter_params
+        sides = sum(count * (x.in_features + x.out_features) for x, count in self.counted_adapted)
+        return adapter.rank * sides
+
+    @property
+    def shared_matrices(self) -> tuple[int, int]:
+        """Elements of VeRA's two frozen matrices, of which each target takes the columns and rows
+        that it has; read: peft/tuners/vera/model.py at 0.21.2, _find_dim. 0 for other adapters."""
+        adapter = self.settings.adapter
+        if adapter is None or not adapter.vera:
+            return 0, 0
+        widest = max(x.in_features for x, _ in self.counted_adapted)
+        longest = max(x.out_features for x, _ in self.counted_adapted)
+        return adapter.rank * widest, adapter.rank * longest
+
+    @property
     def adapter_params(self) -> int:
-        """Parameters of all adapters: LoRA's two matrices beside each target, ``r (in + out)``
-        (arXiv:2106.09685, 4.1), and DoRA's magnitudes, ``out`` (arXiv:2402.09353, 4.1)."""
+        """Parameters of all adapters that train: LoRA's two matrices beside each target,
+        ``r (in + out)`` (arXiv:2106.09685, 4.1), and DoRA's magnitudes, ``out`` (arXiv:2402.09353,
+        4.1); VeRA's two vectors alone, ``r + out`` (arXiv:2310.11454, 3.2)."""
         if self.settings.adapter is None:
             return 0
+        if self.settings.adapter.vera:
+            rank = self.settings.adapter.rank
+            return sum(count * (rank + x.out_features) for x, count in self.counted_adapted)
         rank, dora = self.settings.adapter.rank, self.settings.adapter.dora
         return sum(
             count * (rank * (x.in_features + x.out_features) + (x.out_features if dora else 0))

@@ -10,7 +10,7 @@ from msgspec import structs
 from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.packed_experts import hold, packed_stack
 from launcher.compat.transformers import expert_stacks, mark_quantized
-from launcher.training.model_building import cast_trainable
+from launcher.training.model_building import cast_shared, cast_trainable, lora_config
 from launcher.training.text_model import outside_of_text
 from planner.models.adapter_targets import (
     divided,
@@ -807,7 +807,7 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         quantize(model, workload)
     adapter = workload.settings.adapter
     assert adapter is not None
-    config = peft.LoraConfig(
+    config: Any = peft.LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
@@ -819,9 +819,14 @@ def prepare(model: Any, workload: Workload, *, zero_stage: ZeroStage) -> Any:
         exclude_modules=outside_of_text(model),
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
+    if adapter.vera:
+        transposed = any(isinstance(module, Conv1D) for module in model.modules())
+        config = lora_config(adapter, transposed=transposed, excluded=outside_of_text(model))
     in_fp32 = kinds.trainable == 4
     attach = partial(peft.get_peft_model, peft_config=config, autocast_adapter_dtype=in_fp32)
     model = adapted_by(attach, model)
+    if adapter.vera:
+        cast_shared(model, DTYPES["fp32" if kinds.shared == 4 else "bf16"])
     cast_trainable(model, "fp32" if kinds.trainable == 4 else "bf16")
     return model
 
@@ -905,6 +910,7 @@ def workload_of(
     targets: Any,
     *,
     dora: bool = False,
+    vera: bool = False,
     named: str | None = None,
 ) -> Workload:
     """The method's recipe, or the one named."""
@@ -918,6 +924,7 @@ def workload_of(
             alpha=16,
             dropout=dropout,
             dora=dora,
+            vera=vera,
             target_modules=own_names(spec, matrices),
             target_parameters=expert_targets(spec, tensors),
         )

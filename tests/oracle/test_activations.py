@@ -206,6 +206,26 @@ def test_dora_keeps_what_the_ledger_says(
     hold_against_autograd(workload, (2, 64), padded=True, zero_stage=zero_stage)
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("dropout", [0.0, 0.05])
+@pytest.mark.parametrize(
+    ("method", "compute", "named"),
+    [
+        ("lora", "bf16", None),
+        ("lora", "fp32", None),
+        ("qlora", "bf16", None),
+        ("qlora", "bf16", "qlora-int8"),
+    ],
+)
+def test_vera_keeps_what_the_ledger_says(
+    name: str, dropout: float, method: Method, compute: Precision, named: str | None
+) -> None:
+    workload = workload_of(
+        SHAPES[name], method, compute, dropout, "all-linear", vera=True, named=named
+    )
+    hold_against_autograd(workload, (2, 64), padded=True, zero_stage=0)
+
+
 @pytest.mark.parametrize("name", [*WHOLE, "gpt2", "bloom"])
 @pytest.mark.parametrize(("shape", "padded"), [((1, 128), False), ((2, 64), True)])
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ NAMES = ("llama", "glm", "gpt2", "gemma2")
 """None with routed experts: torch's counter does not know their grouped products."""
 
 
-def workload(name: str, method: Method) -> Workload:
+def workload(name: str, method: Method, *, vera: bool = False) -> Workload:
     """Eager attention, whose products the counter sees one by one, and the stock loss."""
-    work = workload_of(SHAPES[name], method, "fp32", 0.0, "all-linear")
+    work = workload_of(SHAPES[name], method, "fp32", 0.0, "all-linear", vera=vera)
     changes = {"attention": "eager", "loss": "standard"}
     return work.with_settings(**changes)
 
@@ -38,12 +38,12 @@ def counted_by_torch(work: Workload, *, checkpointing: bool) -> int:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(("method", "vera"), [("full", False), ("lora", False), ("lora", True)])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_multiplies_as_much_as_it_is_counted_to(
-    name: str, method: Method, *, checkpointing: bool
+    name: str, method: Method, vera: bool, *, checkpointing: bool
 ) -> None:
-    work = workload(name, method)
+    work = workload(name, method, vera=vera)
     run = ModelPass(
         work,
         BATCH,

@@ -16,6 +16,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 from bitsandbytes.nn import Int8Params, Linear8bitLt
+from peft import LoraConfig, get_peft_model
+from peft.utils.integrations import dequantize_module_weight
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import (
@@ -28,6 +30,7 @@ from transformers import (
 from transformers.models.falcon.modeling_falcon import FalconForCausalLM
 
 from launcher.compat.deepspeed import compile_no_collectives
+from launcher.compat.peft import mark_packed
 from launcher.compat.transformers import trainer_optimizer
 from launcher.training.optimizer import begin_training
 from launcher.training.text_model import towers
@@ -42,7 +45,7 @@ from planner.workload.rules import rule_book
 from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
-from tests.oracle.small_models import SHAPES, build, prepare, workload_of
+from tests.oracle.small_models import SHAPES, build, prepare, quantized_layer, workload_of
 
 SEEN = {
     "qlora-zero3",
@@ -52,6 +55,10 @@ SEEN = {
     "adapters-zero1-zero2",
     "adapters-offloaded-optimizer",
     "adapted-experts-zero3",
+    "parted-base-quantized",
+    "parted-base-zero3",
+    "parted-base-experts",
+    "shared-matrices-sharded",
     "offloaded-other-optimizer",
     "offloaded-pure-bf16",
     "qlora-falcon",
@@ -409,3 +416,53 @@ def test_adapters_of_experts_are_read_outside_of_their_modules_turn() -> None:
             module.register_forward_pre_hook(lambda *_, of_experts=of_experts: run.add(of_experts))
     model(input_ids=torch.ones(1, 4, dtype=torch.long))
     assert run == {False}
+
+
+def test_packed_weights_are_parted_by_no_beginning() -> None:
+    """PiSSA is refused, and OLoRA packs what is left once more, which rounds it otherwise."""
+    torch.manual_seed(0)
+    weight = torch.randn(64, 64)
+    layer = quantized_layer(weight, None, "fp32", in_8bit=False)
+    layer.load_state_dict({"weight": weight}, strict=False)
+    model = torch.nn.ModuleDict({"q_proj": layer.to("cpu")})
+    mark_packed(model, in_4bit=True, in_8bit=False)
+    before = dequantize_module_weight(layer).float()
+    with pytest.raises(TypeError, match="Please initialize PiSSA under float32"):
+        get_peft_model(model, LoraConfig(init_lora_weights="pissa", target_modules=["q_proj"]))
+    adapted = get_peft_model(
+        model, LoraConfig(init_lora_weights="olora", target_modules=["q_proj"])
+    )
+    projection = adapted.base_model.model["q_proj"]
+    rest = dequantize_module_weight(projection.get_base_layer()).float()
+    after = rest + projection.get_delta_weight("default").float()
+    assert (after - before).norm() > 0.03 * before.norm()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.usefixtures("_alone")
+def test_zero3_has_cut_a_matrix_when_adapters_are_made(monkeypatch: Any) -> None:
+    import deepspeed
+
+    for variable, value in (("LOCAL_RANK", "0"), ("DS_ACCELERATOR", "cpu")):
+        monkeypatch.setenv(variable, value)
+    compile_no_collectives()
+    settings = {"train_batch_size": 1, "zero_optimization": {"stage": 3}}
+    with deepspeed.zero.Init(config_dict_or_path=settings):
+        layer = torch.nn.Linear(8, 8)
+    assert layer.weight.numel() == 0
+
+
+def test_no_adapter_of_experts_begins_as_a_part_of_them() -> None:
+    settings = LoraConfig(init_lora_weights="pissa", target_parameters=["experts.down_proj"])
+    with pytest.raises(AttributeError, match="no attribute 'weight'"):
+        get_peft_model(build(SHAPES["mixtral"]), settings)
+
+
+@pytest.mark.usefixtures("_alone")
+def test_fsdp_leaves_what_vera_shares_as_it_is() -> None:
+    work = workload_of(SHAPES["llama"], "lora", "fp32", 0.0, ("q_proj",), vera=True)
+    model = prepare(build(SHAPES["llama"]), work, zero_stage=0)
+    shared = [model.base_model.vera_A, model.base_model.vera_B]
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    assert {type(each).__name__ for each in model.parameters()} == {"DTensor"}
+    assert {type(each["default"]) for each in shared} == {torch.Tensor}

@@ -234,6 +234,15 @@ def test_peak_of_an_int8_base(
 
 
 @pytest.mark.usefixtures("tile_width")
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("checkpointing", [0, 1])
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_peak_with_vera(name: str, checkpointing: int, method: Method) -> None:
+    work = workload_of(SHAPES[name], method, "bf16", 0.1, "all-linear", vera=True)
+    hold_against_trace(work, 2, zero_stage=0, checkpointing=checkpointing)
+
+
+@pytest.mark.usefixtures("tile_width")
 @pytest.mark.parametrize("every", [1, 3])
 def test_peak_where_a_layer_returns_more_than_its_output(every: int) -> None:
     """Bloom's blocks return their attention weights, which a recomputation by reentrant backward

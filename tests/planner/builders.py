@@ -58,6 +58,8 @@ def combination(**changes: Any) -> Combination:
         "packing": False,
         "pure": False,
         "adapts_experts": False,
+        "changes_base": False,
+        "trains_vectors": False,
         "compute_capability": None,
     }
     return Combination(**{**properties, **changes})

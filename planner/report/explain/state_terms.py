@@ -21,6 +21,7 @@ from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload
 
 SHAPE = Phrase("counted from the shape (planner/models/model_spec.py)")
+VERA = Phrase("arXiv:2310.11454, section 3.2 (planner/workload/workload.py)")
 LORA = Phrase("arXiv:2106.09685, section 4.1 (planner/workload/workload.py)")
 QUANTIZATION = {
     "nf4": Phrase("arXiv:2305.14314, section 3 (planner/workload/quantization.py)"),
@@ -61,10 +62,17 @@ def _padding(num_bytes: int) -> Count:
 
 def trained_elements(workload: Workload) -> Expression:
     """Return how many numbers train: all parameters, or the rows and columns of LoRA's matrices
-    and DoRA's magnitudes."""
+    and DoRA's magnitudes, or VeRA's vectors."""
     adapter = workload.settings.adapter
     if workload.method == "full" or adapter is None:
         return Count(workload.model.num_params, Phrase("parameters"))
+    if adapter.vera:
+        outputs = sum(count * x.out_features for x, count in workload.counted_adapted)
+        number = Count(
+            sum(count for _, count in workload.counted_adapted), Phrase("adapted matrices")
+        )
+        ranks = Count(adapter.rank, Phrase("VeRA rank"), leads=True) * number
+        return total(ranks, Count(outputs, Phrase("rows of adapted matrices")))
     sides = outputs = 0
     for matrix, count in workload.counted_adapted:
         sides += count * (matrix.in_features + matrix.out_features)
@@ -101,6 +109,14 @@ def frozen_terms(workload: Workload, kinds: Numerics) -> Iterator[Term]:
             kinds.kept - kinds.outside
         )
         yield Term(name=Phrase("what stays in fp32, beyond that"), bytes=wider, source=SHAPE)
+    if any(workload.shared_matrices):
+        shared = filled_blocks(
+            Count(sum(workload.shared_matrices), Phrase("weights")) * bytes_of(kinds.shared),
+            [each * kinds.shared for each in workload.shared_matrices],
+        )
+        yield Term(
+            name=Phrase("random matrices that VeRA's adapters share"), bytes=shared, source=VERA
+        )
 
 
 def _quantized_terms(workload: Workload) -> Iterator[Term]:

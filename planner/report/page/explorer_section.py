@@ -18,7 +18,7 @@ Written = Callable[[Mapping[str, Any]], str]
 
 FITS, TIGHT, TOO_LARGE, IMPLIED, REFUSED = range(5)
 """How a state is marked in the data of the script."""
-ADAPTER_OPTIONS = ("lora_rank", "lora_dropout", "lora_targets")
+ADAPTER_OPTIONS = ("lora_rank", "lora_dropout", "lora_targets", "lora_init")
 """Options that are refused where no adapter trains."""
 WORDS = {
     "fits": Phrase("fits, {spare} GiB free in the worst case"),

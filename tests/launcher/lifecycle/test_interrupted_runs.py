@@ -44,6 +44,20 @@ METHODS: dict[str, dict[str, Any]] = {
         "training": {**SIX_STEPS, "neftune_noise_alpha": 5.0, "evaluation": EVALUATION},
         "data__validation_fraction": 0.25,
     },
+    "pissa": {
+        "adapter": {**DROPOUT, "init": "pissa_niter_2"},
+        "parallel": parallel("fsdp"),
+        "precision": SIXTEEN_BIT,
+        **TWO_RANKS,
+    },
+    "vera": {
+        "adapter": {**DROPOUT, "vera": True},
+        "parallel": parallel("ddp"),
+        "model__trainable_params": 1_080,
+        "training": {**SIX_STEPS, "evaluation": EVALUATION},
+        "data__validation_fraction": 0.25,
+        **TWO_RANKS,
+    },
     "full": full(optimizer__name="apollo_adamw"),
     "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
     "zero3": full(
@@ -125,7 +139,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert result(done) == weights
     assert evaluations(done) == looked_at
     assert bool(looked_at) == (
-        method in ("lora", "zero3", "shared-sequences", "fsdp", "fsdp-copies")
+        method in ("lora", "vera", "zero3", "shared-sequences", "fsdp", "fsdp-copies")
     )
 
 

@@ -20,13 +20,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from launcher.adapters.parted_base import for_whole_base, part_base
 from launcher.merging.adapter_delta import Pair, with_delta
 from launcher.merging.merge_check import agreement, encoded_prompts, logits
 from launcher.merging.merge_run import merge_run, verdict
 from launcher.merging.merger import merge, require_room
 from launcher.run.run_directory import RunDirectory
 from launcher.storage.json_files import write_json
-from launcher.training.model_building import load_base
+from launcher.training.model_building import build_model, load_base, with_trained_adapter
 from planner.base.errors import InvalidFileError, InvalidRequestError
 from tests.launcher.plans import full, plan, plan_text
 
@@ -81,6 +82,50 @@ def test_every_matrix_is_what_peft_makes_of_it(
     )
     wanted = merged_by_peft(tiny_checkpoint, tmp_path / "adapter")
     assert_rounded(AutoModelForCausalLM.from_pretrained(target).state_dict(), wanted)
+
+
+def test_vera_is_merged_as_peft_merges_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Of matrices of several shapes, which share the largest ones."""
+    made = plan(adapter__vera=True, adapter__rank=16)
+    model = build_model(made, tiny_checkpoint, CPU)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+    paths: Any = {"base": tiny_checkpoint, "adapter": tmp_path / "adapter"}
+    merge(made, **paths, target=tmp_path / "merged", screen=StringIO())
+    wanted = merged_by_peft(tiny_checkpoint, tmp_path / "adapter")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert_rounded(merged.state_dict(), wanted)
+    loaded = with_trained_adapter(load_base(made, tiny_checkpoint, CPU), tmp_path / "adapter")
+    tokens = torch.arange(1, 9)[None]
+    apart = merged(tokens).logits.float() - loaded(tokens).logits.float()
+    assert apart.norm() < 0.05 * merged(tokens).logits.float().norm()
+
+
+@pytest.mark.parametrize("changes", [{"init": "pissa"}, {"init": "olora", "dora": True}])
+def test_a_parted_base_is_merged_as_it_was_trained_on(
+    changes: dict[str, Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """What was left of a matrix was rounded to 16 bit, and trained so."""
+    made = plan(**{f"adapter__{key}": value for key, value in changes.items()})
+    model = build_model(made, tiny_checkpoint, CPU)
+    began = tmp_path / "began"
+    assert made.adapter is not None
+    options: Any = {"dtype": torch.float32, "device": CPU, "at_matrix": lambda: None}
+    part_base(made.adapter, model, began, resumes=False, **options)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.1 * parameter.std() * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+    for_whole_base(tmp_path / "adapter", began)
+    paths: Any = {"base": tiny_checkpoint, "adapter": tmp_path / "adapter"}
+    merge(made, **paths, target=tmp_path / "merged", screen=StringIO())
+    wanted = model.float().merge_and_unload().state_dict()
+    assert_rounded(AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict(), wanted)
+    loaded = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {len(each) for key, each in loaded.items() if "lora_A" in key} == {8}
 
 
 def test_gpt2_stores_its_matrices_the_other_way_round(tmp_path: Path) -> None:

@@ -118,6 +118,17 @@ def test_the_gpt_line_in_4_bit(name: str) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("method", ["qlora", "lora"])
+def test_vera_beside_trace(method: Any) -> None:
+    recipe = structs.replace(load_recipe(method), adapter=load_recipe("vera").adapter)
+    made = planned(recipe=recipe, activation_checkpointing=False, micro_batch_size=1)
+    with quiet_libraries():
+        found = compare(made)
+    predicted = found.predicted.peak_allocated_bytes - made.prediction.cublas_bytes
+    assert predicted == pytest.approx(found.observed.peak_allocated_bytes, rel=0.001)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("method", ["qlora", "lora"])
 def test_dora_beside_trace(method: Any, checkpointing: bool) -> None:

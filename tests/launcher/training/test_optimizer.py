@@ -9,6 +9,7 @@ import schedulefree
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
+from launcher.run.run_directory import RunDirectory
 from launcher.training.optimizer import begin_training, warm_up_by_schedule_alone
 from launcher.training.saving import save_result
 from tests.launcher import plans
@@ -52,7 +53,9 @@ def test_the_result_is_the_average(kind: str, tmp_path: Path) -> None:
             unwrap_model=lambda each: each, is_main_process=True, wait_for_everyone=lambda: None
         ),
     )
-    save_result(plans.plan(**plans.full(precision=plans.IN_FP32)), trainer, tmp_path / "model", {})
+    save_result(
+        plans.plan(**plans.full(precision=plans.IN_FP32)), trainer, RunDirectory(tmp_path), {}
+    )
     saved = LlamaForCausalLM.from_pretrained(tmp_path / "model")
     for name, average in saved.named_parameters():
         z = optimizer.state[trained.get_parameter(name)]["z"]

@@ -48,10 +48,34 @@ def test_settings_of_adapters_and_clipping_change_no_prediction() -> None:
 
 
 @pytest.mark.parametrize(
+    "asked", [{"settings": ["adapter.init=pissa_niter_16"]}, {"lora_init": "pissa_niter_16"}]
+)
+def test_adapters_that_begin_as_a_part_of_the_base(asked: dict[str, Any]) -> None:
+    """On the host, of which it takes memory and time, while the device holds what LoRA does."""
+    plan(**{**OPTIONS, "output": Path("plain.yaml")}, method="lora")
+    plain = read_spec(Plan, Path("plain.yaml"))
+    plan(**OPTIONS, **asked)  # in the place of QLoRA, which it rules out
+    made = read_spec(Plan, Path("p.yaml"))
+    assert made.adapter is not None
+    assert (made.method, made.adapter.init) == ("lora", "pissa_niter_16")
+    assert made.prediction.phases == plain.prediction.phases
+    assert made.prediction.host_ram_bytes > plain.prediction.host_ram_bytes
+    assert predicted(made).prediction == made.prediction
+    with pytest.raises(InvalidRequestError, match="peft refuses PiSSA on packed ones"):
+        plan(**OPTIONS, **asked, method="qlora", force=True)
+
+
+@pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("batch.sequence_length=64", "memory or speed may depend on it: use its option"),
-        ("adapter.init=pissa", "unknown key 'adapter.init'. Known: alpha"),
+        ("adapter.begin=pissa", "unknown key 'adapter.begin'. Known: alpha"),
+        ("adapter.init=pisa", "adapter.init pisa is not planned: choose default, pissa, "),
+        (
+            "adapter.init=eva",
+            r"peft 0\.21\.2, tuners/lora/eva\.py, .*: take pissa or pissa_niter_16",
+        ),
+        ("adapter.init=loftq", r"layer\.py, loftq_init.*: take method qlora with adapter\.init"),
         ("batch.packing=true", r"predicts anew: launch p\.yaml --set batch\.packing=true"),
         ("training.epochs=2", "use its option"),
         ("training.hang=1", r"unknown key 'training\.hang'"),

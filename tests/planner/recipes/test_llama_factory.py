@@ -101,6 +101,8 @@ def test_each_key_is_carried_over_or_named() -> None:
         ({"finetuning_type": "full", "max_steps": -1}, "--method full"),
         ({"deepspeed": "ds_z2_offload_config.json"}, "--zero-stage 2 --offload optimizer"),
         ({"flash_attn": "disabled"}, "--attention eager"),
+        ({"pissa_init": True}, "--lora-init pissa_niter_16"),
+        ({"pissa_init": True, "pissa_iter": -1, "pissa_convert": True}, "--lora-init pissa"),
     ],
 )
 def test_values_that_are_said_otherwise(keys: dict[str, object], said: str) -> None:

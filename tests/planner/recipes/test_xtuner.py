@@ -171,11 +171,14 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, old: str, new: str, messag
 
 
 def test_dictionaries_in_dictionaries_and_one_schedule(tmp_path: Path) -> None:
-    text = CONFIG.replace("    lora=dict(", "    lora=dict(**{'use_dora': True}, ")
+    text = CONFIG.replace(
+        "    lora=dict(", "    lora=dict(**{'use_dora': True, 'init_lora_weights': 'olora'}, "
+    )
     text += "param_scheduler = dict(type='CosineAnnealingLR')\n"
     recipe = read(tmp_path, text)
     assert recipe.adapter is not None
     assert (recipe.adapter.rank, recipe.adapter.dora) == (64, True)
+    assert recipe.adapter.init == "olora"
     assert recipe.schedule.kind == "cosine"
     assert recipe.schedule.warmup_ratio == 0
 

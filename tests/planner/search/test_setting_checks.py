@@ -13,8 +13,10 @@ from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
 from planner.decision.request import Request
 from planner.hardware.detect import parse_gpus
+from planner.models.config_json import spec_from_config
 from planner.models.model_presets import load_model
 from planner.recipes.load_recipe import load_recipe
+from tests.planner.models.test_config_json import GEMMA_4
 
 BOTH: list[tuple[str, str, dict[str, Any], list[str], str]] = [
     (
@@ -79,6 +81,12 @@ BOTH: list[tuple[str, str, dict[str, Any], list[str], str]] = [
         {"method": "lora", "lora_targets": ("q_proj", "gate_proj")},
         ["adapter.target_modules=[q_proj, gate_proj]"],
         "peft adapts the fused experts of deepseek-v2-lite for gate_proj, which is not planned",
+    ),
+    (
+        *("smollm2-135m", "rtx-4090"),
+        {"method": "lora", "lora_rank": 256, "lora_init": "olora"},
+        ["adapter.init=olora", "adapter.rank=256"],
+        "adapters that begin as olora have at most the rank of their matrix, and k_proj of",
     ),
     (
         *("olmoe-1b-7b", "h100-sxm-80gb"),
@@ -148,3 +156,14 @@ def test_a_recipes_names_that_the_model_lacks_are_not_in_the_plan() -> None:
     assert plan.adapter is not None
     assert plan.adapter.target_modules == ("q_proj",)
     require_possible(plan)
+
+
+def test_peft_has_no_names_that_vera_leaves_out() -> None:
+    """So it would adapt models of images and of sound, too."""
+    model, cluster = load_model("smollm2-135m"), parse_gpus("rtx-4090")
+    wrapper = {"model_type": "gemma4", "text_config": GEMMA_4, "vision_config": {}}
+    seeing = structs.replace(model, spec=spec_from_config(wrapper, Path("config.json")))
+    request = Request(model=model, cluster=cluster, recipe=load_recipe("vera"))
+    assert decide(request).chosen.workload.trains_vectors
+    with pytest.raises(UserError, match="VeRA is planned for text models with formulas, and smol"):
+        decide(structs.replace(request, model=seeing))
