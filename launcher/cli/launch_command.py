@@ -33,6 +33,7 @@ from planner.base.user_folders import home_folder
 from planner.plan.data_section import DataErrors
 from planner.plan.plan_file import is_untouched
 from planner.plan.schema import Plan
+from planner.plan.vocabulary import SHARES_SAMPLES
 
 
 def _card_names() -> list[str]:
@@ -345,6 +346,14 @@ def rehearse_plan(plan: Plan, simulate: str | None, *, as_json: bool) -> None:
     The environment decides how the allocator works. What the training stack logs at its import is
     not shown.
     """
+    if plan.parallel.strategy in SHARES_SAMPLES:
+        raise InvalidRequestError(
+            Phrase(
+                "--rehearse runs one rank alone, which strategy {strategy} cannot do without the "
+                "others: leave --rehearse out",
+                strategy=plan.parallel.strategy,
+            )
+        )
     if simulate is not None:
         from launcher.rehearsal.simulated import rehearse_simulated
 

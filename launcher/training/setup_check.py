@@ -32,6 +32,7 @@ PLAIN_TORCH = "torch"
 DATA_PARALLEL = "ddp"
 DEEPSPEED = "deepspeed"
 FULLY_SHARDED = "fsdp"
+TENSOR_PARALLEL = "tensor"
 
 ENGINES: dict[Strategy, str] = {
     "single": PLAIN_TORCH,
@@ -40,6 +41,7 @@ ENGINES: dict[Strategy, str] = {
     "zero2": DEEPSPEED,
     "zero3": DEEPSPEED,
     "fsdp": FULLY_SHARDED,
+    "tensor": TENSOR_PARALLEL,
 }
 
 
@@ -154,6 +156,8 @@ def _engine_kind(engine: Any) -> str:
         return DEEPSPEED
     if isinstance(engine, FSDPModule):
         return FULLY_SHARDED
+    if (getattr(engine, "tp_size", None) or 1) > 1:
+        return TENSOR_PARALLEL
     return PLAIN_TORCH
 
 

@@ -4,7 +4,7 @@ from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
 from planner.base.units import round_up
 from planner.decision.request import Request
-from planner.decision.requested_workload import adapted_experts, workload
+from planner.decision.requested_workload import adapted_experts, ranks_with_samples, workload
 from planner.models.adapter_targets import EXPERTS, Targets, expert_targets
 from planner.plan.bounds import MOST_SAMPLES, RANKS_OF_EXPERTS
 from planner.search.setting_checks import StatedSettings, check_stated, check_understood
@@ -75,7 +75,7 @@ def _named_targets(request: Request) -> Targets | None:
 
 def _check_batch(request: Request) -> None:
     total, micro = request.global_batch_size, request.micro_batch_size
-    ranks = request.cluster.world_size
+    ranks = ranks_with_samples(request)
     for method in request.methods:
         samples = workload(request, method).settings.global_batch_size
         if samples > MOST_SAMPLES:

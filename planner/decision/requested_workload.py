@@ -11,10 +11,10 @@ from planner.models.adapter_targets import divided, expert_targets, lora_targets
 from planner.models.traced_model import TracedSpec
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import AdapterSection, OptimizerSection, ScheduleSection
-from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method, Strategy
+from planner.plan.vocabulary import PURE, SHARES_SAMPLES, ZERO_STAGE, Loss, Method, Strategy
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
-from planner.workload.layout import PARTIAL, Series, series
+from planner.workload.layout import PARTIAL, Series, data_ranks, series
 from planner.workload.quantization import with_experts
 from planner.workload.settings import settings_of
 from planner.workload.workload import Workload
@@ -53,7 +53,8 @@ def workload(request: Request, method: Method) -> Workload:
 
 
 def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
-    """Return the losses and kinds of attention that neither options nor the recipe's file state."""
+    """Return the losses and kinds of attention that neither options nor the recipe's file state;
+    where layers are cut, the recipe's loss alone, since losses differ in what is sent, too."""
     recipe = request.recipe_for(own.method)
     traced = isinstance(own.model, TracedSpec)  # each loss would be traced
     return choices(
@@ -62,19 +63,20 @@ def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
         loss_open=not traced
         and own.model.only_loss is None
         and request.loss is None
-        and recipe.loss is None,
+        and recipe.loss is None
+        and request.strategy not in SHARES_SAMPLES,
         attention_open=request.attention is None and recipe.attention is None,
     )
 
 
 def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
     """Yield the layouts of the workload that the options set leave, the micro-batch varying."""
-    ranks = request.cluster.world_size
     for each in series(
-        samples_per_rank=work.settings.global_batch_size // ranks,
-        world_size=ranks,
+        samples_per_rank=work.settings.global_batch_size // ranks_with_samples(request),
+        world_size=request.cluster.world_size,
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",
+        among=_pinned_among(request),
     ):
         if not _shards_as_set(request, each.strategy):
             continue
@@ -84,6 +86,21 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
             yield each
         elif request.micro_batch_size in each.micro_batch_sizes:
             yield structs.replace(each, micro_batch_sizes=(request.micro_batch_size,))
+
+
+def ranks_with_samples(request: Request) -> int:
+    """Return how many devices have samples of their own: one, where all compute the same."""
+    if request.strategy is None:
+        return request.cluster.world_size
+    return data_ranks(request.strategy, request.cluster.world_size)
+
+
+def _pinned_among(request: Request) -> tuple[Strategy, ...] | None:
+    """Return the strategy that is searched only where it is asked for; None for those that are
+    searched unasked."""
+    if request.strategy in SHARES_SAMPLES and request.offload in (None, "none"):
+        return (request.strategy,)
+    return None
 
 
 def _partial_checkpointing(request: Request) -> tuple[int, ...]:
@@ -104,7 +121,9 @@ def _shards_as_set(request: Request, strategy: Strategy) -> bool:
         return False
     if request.strategy is not None:
         return strategy == request.strategy
-    of_a_stage = strategy != "fsdp" and ZERO_STAGE[strategy] == request.zero_stage
+    of_a_stage = (
+        strategy not in ("fsdp", *SHARES_SAMPLES) and ZERO_STAGE[strategy] == request.zero_stage
+    )
     return request.zero_stage is None or of_a_stage
 
 
@@ -125,7 +144,7 @@ def _global_batch_size(request: Request, recipe: Recipe) -> int:
     share."""
     if request.global_batch_size is not None:
         return request.global_batch_size
-    share = request.cluster.world_size * (request.micro_batch_size or 1)
+    share = ranks_with_samples(request) * (request.micro_batch_size or 1)
     return round_up(recipe.global_batch_size, share)
 
 

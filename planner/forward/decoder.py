@@ -18,11 +18,13 @@ from planner.forward.recurrent.kept_states import state_width
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.recurrent_shape import Recurrence
+from planner.tape import collectives
 from planner.tape import operators as ops
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Storage, Tensor
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import TRANSPOSED
+from planner.workload.tensor_slice import COLUMNS, ROWS
 from planner.workload.workload import Batch, Workload
 
 
@@ -138,6 +140,14 @@ class Decoder(Struct, kw_only=True, eq=False):
             return self._adapted(name, matrix, x, copies=copies)
         return self._base(name, matrix, x, copies=copies)
 
+    def _cut_by_columns(self, matrix: Linear) -> bool:
+        """Return whether each rank has some of the matrix's outputs."""
+        return self.workload.tensor_ranks > 1 and matrix.key in COLUMNS
+
+    def _cut_by_rows(self, matrix: Linear) -> bool:
+        """Return whether each rank has a summand of all the matrix's outputs."""
+        return self.workload.tensor_ranks > 1 and matrix.key in ROWS
+
     def outside_linear(self, role: str, x: Tensor) -> Tensor:
         """Return the product with the matrix of that role that is in no layer."""
         matrix = next(each for each in self.workload.model.outside_linears if each.key == role)
@@ -150,7 +160,9 @@ class Decoder(Struct, kw_only=True, eq=False):
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
-        return self.product(
+        if self._cut_by_columns(matrix):
+            x = collectives.shared(self.tape, x, matrix.name)
+        output = self.product(
             weight,
             x,
             matrix.out_features,
@@ -160,6 +172,10 @@ class Decoder(Struct, kw_only=True, eq=False):
             is_transposed=self.workload.model.model_type in TRANSPOSED,
             copies=copies,
         )
+        del x
+        if self._cut_by_rows(matrix):
+            return collectives.summed(self.tape, output, matrix.name)
+        return output
 
     def product(
         self,
@@ -244,14 +260,14 @@ class Decoder(Struct, kw_only=True, eq=False):
             result = self._with_dora(name, matrix, x, result, a, b)
             converts = not quantized or not self._autocast_is_seen_by_peft
             return ops.cast(tape, result, expected) if converts else result
-        output = self._adapter_output(x, a, b, matrix.out_features, copies=copies)
+        output = self._adapter_output(x, a, b, matrix, copies=copies)
         if quantized and not self._autocast_is_seen_by_peft:
             output = ops.cast(tape, output, expected)
         result = ops.add(tape, result, output, f"{matrix.name} with its adapter")
         return ops.cast(tape, result, expected)
 
     def _adapter_output(
-        self, x: Tensor, a: Parameter, b: Parameter, out_features: int, *, copies: bool
+        self, x: Tensor, a: Parameter, b: Parameter, matrix: Linear, *, copies: bool
     ) -> Tensor:
         """Return ``lora_B(lora_A(dropout(x))) * scaling``."""
         adapter = self.workload.settings.adapter
@@ -260,7 +276,11 @@ class Decoder(Struct, kw_only=True, eq=False):
             x = ops.dropout(self.tape, x, device=self.batch.device)
         down = self.product(a, x, adapter.rank, "lora_A", copies=copies)
         del x
-        up = self.product(b, down, out_features, "lora_B")
+        if self._cut_by_rows(matrix):
+            down = collectives.summed(self.tape, down, "lora_A")
+        if self._cut_by_columns(matrix):
+            down = collectives.shared(self.tape, down, "lora_B")
+        up = self.product(b, down, matrix.out_features, "lora_B")
         del down
         return ops.unary(self.tape, up, "scaled adapter output")
 

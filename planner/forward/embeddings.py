@@ -2,6 +2,7 @@
 
 from planner.forward.decoder import Decoder
 from planner.forward.norms import norm
+from planner.tape import collectives
 from planner.tape import operators as ops
 from planner.tape.embedding_operator import embedding
 from planner.tape.tensors import Parameter, Tensor
@@ -17,8 +18,16 @@ def embedded(
     """
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
     x = embedding(
-        tape, table, tokens=batch.tokens, hidden_size=model.hidden_size, device=batch.device
+        tape,
+        table,
+        tokens=batch.tokens,
+        hidden_size=model.hidden_size,
+        device=batch.device,
+        ranks=decoder.workload.tensor_ranks,
+        tied=model.tied_embeddings,
     )
+    if decoder.workload.tensor_ranks > 1:
+        x = collectives.summed(tape, x, "embedding")
     if model.scaled_embeddings:
         x = ops.unary(tape, x, "embedding, scaled")
     if needs_gradient and not table.trains:

@@ -30,6 +30,7 @@ from planner.plan.vocabulary import (
     OFFLOADS_WITH,
     SHARDS_NOTHING,
     SHARDS_PARAMETERS,
+    SHARES_SAMPLES,
     ZERO_STAGE,
     Attention,
     Loss,
@@ -249,7 +250,7 @@ class BatchSection(Spec):
     """Micro-batches per optimizer step on one device."""
     global_batch_size: Samples
     """Samples per optimizer step over all devices: the product of the two above and the number
-    of devices."""
+    of devices, or of the two alone where all devices share their samples."""
     sequence_length: SequenceLength
     """Tokens per sample; longer samples are cut."""
     packing: bool = False
@@ -277,7 +278,8 @@ class ParallelSection(Spec):
     """How the ranks share the work and the states."""
 
     strategy: Strategy
-    """One device, DDP, a stage of DeepSpeed's ZeRO, or PyTorch's FSDP2."""
+    """One device, DDP, a stage of DeepSpeed's ZeRO, PyTorch's FSDP2, or tensor parallelism, where
+    every rank computes a part of each layer."""
     zero_stage: ZeroStage
     """Stage of ZeRO that the strategy means; 0 without DeepSpeed."""
     offload: Offload = "none"
@@ -318,6 +320,16 @@ class ParallelSection(Spec):
                     world_size=self.world_size,
                 )
             )
+        if self.strategy in SHARES_SAMPLES and (self.num_nodes > 1 or self.world_size == 1):
+            raise ValueError(
+                Phrase(
+                    "strategy {strategy} needs several devices of one node: num_nodes is "
+                    "{num_nodes}, gpus_per_node {gpus_per_node}",
+                    strategy=self.strategy,
+                    num_nodes=self.num_nodes,
+                    gpus_per_node=self.gpus_per_node,
+                )
+            )
         if self.strategy not in OFFLOADS_WITH[self.offload]:
             raise ValueError(
                 Phrase(
@@ -342,6 +354,11 @@ class ParallelSection(Spec):
     def shards_parameters(self) -> bool:
         """Whether each rank has a part of every parameter alone."""
         return self.strategy in SHARDS_PARAMETERS
+
+    @property
+    def data_ranks(self) -> int:
+        """Number of ranks with samples of their own."""
+        return 1 if self.strategy in SHARES_SAMPLES else self.world_size
 
 
 class OptimizerSection(Spec):
@@ -470,7 +487,7 @@ class Plan(Spec):
         return precision.home if self.parallel.strategy == "fsdp" else precision.trainable
 
     def __post_init__(self) -> None:
-        batch, ranks = self.batch, self.parallel.world_size
+        batch, ranks = self.batch, self.parallel.data_ranks
         product = batch.micro_batch_size * batch.gradient_accumulation_steps * ranks
         if product != batch.global_batch_size:
             raise ValueError(

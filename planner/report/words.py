@@ -21,6 +21,7 @@ STRATEGY_TITLES: dict[Strategy, str] = {
     "zero2": "ZeRO-2",
     "zero3": "ZeRO-3",
     "fsdp": "FSDP",
+    "tensor": Phrase("tensor parallelism"),
 }
 BASE_TITLES = {"nf4": Phrase("4-bit base, "), "int8": Phrase("8-bit base, ")}
 OFFLOAD_TITLES: dict[Offload, str] = {
@@ -59,7 +60,7 @@ def _precision(chosen: Candidate) -> str:
 def batch_line(chosen: Candidate) -> str:
     """Return what makes a step's samples, and their length."""
     layout = chosen.layout
-    num_ranks = layout.world_size
+    num_ranks = layout.data_ranks
     ranks = Phrase(" x {num_ranks} devices", num_ranks=num_ranks) if num_ranks > 1 else ""
     return Phrase(
         "micro-batch {micro_batch_size} x accumulation {accumulated}{ranks} = "

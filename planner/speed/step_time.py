@@ -13,13 +13,14 @@ from planner.hardware.cluster import Cluster
 from planner.hardware.network import Ranks
 from planner.plan.optimizer_presets import optimizers
 from planner.speed.card_rates import Rates, with_hooks
-from planner.speed.communication import NOTHING, communication
+from planner.speed.communication import NOTHING, communication, within_layers
 from planner.speed.pass_time import PassTime, pass_time
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.fsdp_units import shard_sizes
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.settings_cache import TRAINED, cached_by_settings
+from planner.workload.tensor_slice import of_a_rank
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 
@@ -76,6 +77,7 @@ def step_time(
 ) -> StepTime:
     """Return the time of one optimizer step of full samples, over the links of the datasheet or the
     slowest that such a machine may have."""
+    workload = of_a_rank(workload, layout)
     kinds, times = numerics_of(workload, layout), layout.gradient_accumulation_steps
     passed = pass_time(
         workload,
@@ -89,10 +91,13 @@ def step_time(
     if layout.world_size > 1:
         links = speed.links.slowest if slowest_links else speed.links
         ranks = Ranks(layout.world_size, cluster.num_nodes, links)
-        between = communication(
-            workload, kinds, layout.strategy, ranks, speed.bandwidth_bytes_per_s
-        )
-        sent = between.of_step(passed, times)
+        if passed.collectives is not None:
+            sent = within_layers(passed.collectives, ranks, times)
+        else:
+            between = communication(
+                workload, kinds, layout.strategy, ranks, speed.bandwidth_bytes_per_s
+            )
+            sent = between.of_step(passed, times)
     offloads = layout.offload != "none"
     return StepTime(
         products_s=times * passed.products_s,
@@ -113,7 +118,7 @@ def step_time(
 def update_s(workload: Workload, layout: Layout, kinds: Numerics, speed: Rates) -> float:
     """Return seconds of reading and writing every state of the rank's shard, and of clipping
     gradients."""
-    shards = layout.world_size if layout.is_sharded else 1
+    shards = layout.data_ranks if layout.is_sharded else 1
     copied = layout.strategy != "fsdp"
     updated = update_bytes(workload, kinds, copied=copied)
     return updated / shards / speed.bandwidth_bytes_per_s

@@ -84,6 +84,12 @@ class UncountedWork:
     def comes_from_host(self, num_bytes: int) -> None:
         """State that the next storage is a copy of so many bytes from the host."""
 
+    def reduces(self, num_bytes: int) -> None:
+        """State that the next storage is the sum of so many bytes of every rank."""
+
+    def gathers(self, num_bytes: int) -> None:
+        """State that the next storage has so many bytes that all ranks together had."""
+
     def fills_in_steps(self) -> None:
         """State that the next storage is filled by kernels that are stated one by one."""
 

@@ -11,6 +11,7 @@ from planner.plan.vocabulary import (
     OFFLOADS_WITH,
     SHARDS_NOTHING,
     SHARDS_PARAMETERS,
+    SHARES_SAMPLES,
     ZERO_STAGE,
     Offload,
     Strategy,
@@ -21,6 +22,8 @@ OFFLOADS = tuple(OFFLOADS_WITH)
 """Kinds of offload, from none to all."""
 STRATEGIES = tuple(ZERO_STAGE)
 """All strategies, the simplest first."""
+OVER_SAMPLES = tuple(each for each in STRATEGIES[1:] if each not in SHARES_SAMPLES)
+"""The strategies of several ranks that are searched unasked: each rank has samples of its own."""
 
 
 class Layout(Struct, frozen=True):
@@ -76,9 +79,23 @@ class Layout(Struct, frozen=True):
         )
 
     @property
+    def data_ranks(self) -> int:
+        """Number of ranks with samples of their own."""
+        return data_ranks(self.strategy, self.world_size)
+
+    @property
     def global_batch_size(self) -> int:
         """Samples per optimizer step over all ranks."""
-        return self.micro_batch_size * self.gradient_accumulation_steps * self.world_size
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.data_ranks
+
+
+def data_ranks(strategy: Strategy, world_size: int) -> int:
+    """Return how many of so many ranks have samples of their own: all, but where they share them.
+
+    >>> [data_ranks(strategy, 4) for strategy in ("fsdp", "tensor")]
+    [4, 1]
+    """
+    return 1 if strategy in SHARES_SAMPLES else world_size
 
 
 PARTIAL = (4, 2)
@@ -156,10 +173,10 @@ def divisors(number: int) -> tuple[int, ...]:
 
 
 def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
-    """Return the strategies for so many ranks; a single device needs DeepSpeed only to offload, and
-    then the lowest stage that can."""
+    """Return the strategies for so many ranks with samples of their own; a single device needs
+    DeepSpeed only to offload, and then the lowest stage that can."""
     if offload == "none":
-        return STRATEGIES[:1] if world_size == 1 else STRATEGIES[1:]
+        return STRATEGIES[:1] if world_size == 1 else OVER_SAMPLES
     found = OFFLOADS_WITH[offload]
     return found[:1] if world_size == 1 else found
 
@@ -170,15 +187,19 @@ def series(
     world_size: int,
     partial: Sequence[int] = PARTIAL,
     offload: Offload = "none",
+    among: Sequence[Strategy] | None = None,
 ) -> Iterator[Series]:
-    """Yield all series in which each rank has exactly ``samples_per_rank`` samples per step.
+    """Yield all series in which each rank has exactly ``samples_per_rank`` samples per step, of the
+    strategies ``among`` which the choice is, or of all that are searched unasked.
 
     ``partial`` are the intervals of recomputation that are tried beside none and every layer.
     """
     *accumulating, whole = divisors(samples_per_rank)
     groups = (tuple(accumulating[:1]), tuple(accumulating[1:]), (whole,))
     for strategy, sizes, checkpointing in product(
-        strategies(world_size, offload), filter(None, groups), (0, *partial, 1)
+        strategies(world_size, offload) if among is None else among,
+        filter(None, groups),
+        (0, *partial, 1),
     ):
         yield Series(
             strategy=strategy,

@@ -1,23 +1,26 @@
 """Combinations that are refused or discouraged, read from presets/rules.yaml."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster, Device
+from planner.models.model_spec import ModelSpec
 from planner.plan.optimizer_presets import OptimizerLibrary, optimizers
 from planner.plan.vocabulary import (
+    SHARES_SAMPLES,
     AttentionName,
     Method,
     Offload,
     Precision,
     Strategy,
 )
+from planner.workload.tensor_slice import CUT_SIZES
 from planner.workload.workload import Workload
 
 QuantType = Literal["nf4", "int8"]
@@ -44,12 +47,17 @@ class When(Spec):
     packing: list[bool] | None = None
     pure: list[bool] | None = None
     adapts_experts: list[bool] | None = None
+    model_type_other_than: tuple[str, ...] = ()
+    several_nodes: list[bool] | None = None
+    dora: list[bool] | None = None
+    even_parts: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         """Return whether the rule is about this combination."""
+        if self.strategy is not None and combination.strategy not in self.strategy:
+            return False
         pairs = (
             (self.method, combination.method),
-            (self.strategy, combination.strategy),
             (self.offload, combination.offload),
             (self.optimizer, combination.optimizer),
             (self.optimizer_library, optimizers()[combination.optimizer].library),
@@ -61,9 +69,15 @@ class When(Spec):
             (self.packing, combination.packing),
             (self.pure, combination.pure),
             (self.adapts_experts, combination.adapts_experts),
+            (self.several_nodes, combination.several_nodes),
+            (self.dora, combination.dora),
+            (self.even_parts, combination.even_parts),
         )
         listed = all(allowed is None or found in allowed for allowed, found in pairs)
-        excepted = combination.optimizer in self.optimizer_other_than
+        excepted = (
+            combination.optimizer in self.optimizer_other_than
+            or combination.model_type in self.model_type_other_than
+        )
         return listed and not excepted and self._of_such_a_card(combination.compute_capability)
 
     def _of_such_a_card(self, capability: str | None) -> bool:
@@ -90,6 +104,10 @@ class Combination(Struct, frozen=True):
     pure: bool
     adapts_experts: bool
     """Whether routed experts carry adapters."""
+    several_nodes: bool
+    dora: bool
+    even_parts: bool
+    """Whether each device has an equal part of a layer, where layers are cut."""
     compute_capability: str | None
 
     @classmethod
@@ -117,8 +135,21 @@ class Combination(Struct, frozen=True):
             packing=workload.packing,
             pure=workload.pure,
             adapts_experts=adapter is not None and bool(adapter.target_parameters),
+            several_nodes=cluster.num_nodes > 1,
+            dora=adapter is not None and adapter.dora,
+            even_parts=has_even_parts(strategy, workload.model, cluster.world_size),
             compute_capability=cluster.accelerator.compute_capability,
         )
+
+
+def has_even_parts(strategy: Strategy, shape: ModelSpec | Mapping[str, object], ranks: int) -> bool:
+    """Return whether each rank has as much of a layer as the others, where layers are cut; True
+    where the shape, or a plan's ``config.json``, does not say."""
+    if strategy not in SHARES_SAMPLES:
+        return True
+    known = shape if isinstance(shape, Mapping) else structs.asdict(shape)
+    sizes = [known.get(name) for name in CUT_SIZES]
+    return not any(size % ranks for size in sizes if isinstance(size, int))
 
 
 class Rule(Spec):

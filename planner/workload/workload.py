@@ -26,6 +26,8 @@ class Workload(Spec):
     pure: bool = False
     """Whether parameters, gradients and optimizer states are all in the compute precision, without
     an fp32 copy of what trains."""
+    tensor_ranks: int = 1
+    """Number of ranks that each layer is cut over; the model is then one rank's."""
 
     def with_settings(self, **changes: object) -> "Workload":
         """Return the same workload with some of its settings replaced."""

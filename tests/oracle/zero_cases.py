@@ -46,6 +46,12 @@ MIXTURE = structs.replace(
 )
 
 
+OF_TYPE: dict[str, dict[str, Any]] = {
+    "qwen2": {"qkv_bias": True, "tied_embeddings": True},
+    "qwen3": {"qk_norm": "heads"},
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroCase:
     """One run, small enough for any machine."""
@@ -65,10 +71,15 @@ class ZeroCase:
     on_experts: bool = False
     """Whether adapters are on experts, too."""
     optimizer: str = "adamw_torch_fused"
+    model_type: str = "llama"
 
     @property
     def shape(self) -> ModelSpec:
-        return MIXTURE if self.mixture else SHAPE
+        if self.mixture:
+            return MIXTURE
+        return structs.replace(
+            SHAPE, model_type=self.model_type, **OF_TYPE.get(self.model_type, {})
+        )
 
     @property
     def workload(self) -> Workload:
@@ -105,7 +116,7 @@ class ZeroCase:
                 "activation_checkpointing": self.checkpointing,
                 "batch__micro_batch_size": self.micro_batch_size,
                 "batch__gradient_accumulation_steps": self.steps,
-                "batch__global_batch_size": self.micro_batch_size * self.steps * RANKS,
+                "batch__global_batch_size": self.layout.global_batch_size,
             }
         )
 

@@ -58,6 +58,9 @@ def combination(**changes: Any) -> Combination:
         "packing": False,
         "pure": False,
         "adapts_experts": False,
+        "several_nodes": False,
+        "dora": False,
+        "even_parts": True,
         "compute_capability": None,
     }
     return Combination(**{**properties, **changes})

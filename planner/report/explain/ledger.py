@@ -17,6 +17,7 @@ from planner.plan.vocabulary import Phase
 from planner.search.candidate import Candidate
 from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import numerics_of
+from planner.workload.tensor_slice import of_a_rank
 from planner.workload.zero_sizes import zero_section
 
 
@@ -68,7 +69,8 @@ def alive(log: Sequence[StorageEvent]) -> Ledger:
 
 
 def _pass_of(candidate: Candidate) -> ModelPass:
-    workload, layout = candidate.workload, candidate.layout
+    layout = candidate.layout
+    workload = of_a_rank(candidate.workload, layout)
     zero = zero_section(workload, layout)
     return ModelPass(
         workload,

@@ -60,6 +60,12 @@ METHODS: dict[str, dict[str, Any]] = {
         data__validation_fraction=0.25,
         **TWO_RANKS,
     ),
+    "tensor": {
+        "adapter": DROPOUT,
+        "parallel": parallel("tensor"),
+        "training": {**SIX_STEPS, "evaluation": EVALUATION},
+        "data__validation_fraction": 0.25,
+    },
     "fsdp-qlora": {
         "method": "qlora",
         "quantization": NF4,
@@ -103,7 +109,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert rows(done) == expected
     assert result(done) == weights
     assert evaluations(done) == looked_at
-    assert bool(looked_at) == (method in ("lora", "zero3", "fsdp"))
+    assert bool(looked_at) == (method in ("lora", "zero3", "fsdp", "tensor"))
 
 
 def tear(checkpoint: Path) -> None:
