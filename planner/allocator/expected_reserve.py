@@ -38,7 +38,6 @@ from planner.memory.zero_phases import gathered_bytes, largest_copy_bytes
 from planner.workload.dtypes import Numerics
 from planner.workload.fsdp_units import fsdp_units, shard_tensors
 from planner.workload.layout import Layout
-from planner.workload.tensor_slice import of_a_rank
 from planner.workload.trained_tensors import trained_tensors
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
@@ -48,7 +47,7 @@ def expected_reserved_bytes(
     workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
 ) -> int:
     """Return the bytes that the allocator of one device takes from the driver over two steps."""
-    workload = of_a_rank(workload, layout)
+    workload = workload.of_a_rank(layout)
     zero = zero_section(workload, layout)
     bucket_size = zero.reduce_bucket_size if zero and layout.zero_stage > 1 else None
     run = passed(workload, layout, batch, numerics, bucket_size=bucket_size)

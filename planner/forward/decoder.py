@@ -18,13 +18,11 @@ from planner.forward.recurrent.kept_states import state_width
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.recurrent_shape import Recurrence
-from planner.tape import collectives
 from planner.tape import operators as ops
 from planner.tape.tape import Tape
 from planner.tape.tensors import Parameter, Storage, Tensor
 from planner.workload.dtypes import Numerics
 from planner.workload.parameters import TRANSPOSED
-from planner.workload.tensor_slice import COLUMNS, ROWS
 from planner.workload.workload import Batch, Workload
 
 
@@ -140,13 +138,20 @@ class Decoder(Struct, kw_only=True, eq=False):
             return self._adapted(name, matrix, x, copies=copies)
         return self._base(name, matrix, x, copies=copies)
 
-    def _cut_by_columns(self, matrix: Linear) -> bool:
-        """Return whether each rank has some of the matrix's outputs."""
-        return self.workload.tensor_ranks > 1 and matrix.key in COLUMNS
+    def _shared(self, matrix: Linear, x: Tensor) -> Tensor:
+        """Return the input of a matrix that is cut over the ranks, if each has some outputs."""
+        from planner.tape.collectives import shared  # only layers that are cut need it
+        from planner.workload.tensor_slice import COLUMNS
 
-    def _cut_by_rows(self, matrix: Linear) -> bool:
-        """Return whether each rank has a summand of all the matrix's outputs."""
-        return self.workload.tensor_ranks > 1 and matrix.key in ROWS
+        return shared(self.tape, x, matrix.name) if matrix.key in COLUMNS else x
+
+    def _summed(self, matrix: Linear, output: Tensor) -> Tensor:
+        """Return the output of a matrix that is cut over the ranks, of which each may have a
+        summand."""
+        from planner.tape.collectives import summed  # only layers that are cut need it
+        from planner.workload.tensor_slice import ROWS
+
+        return summed(self.tape, output, matrix.name) if matrix.key in ROWS else output
 
     def outside_linear(self, role: str, x: Tensor) -> Tensor:
         """Return the product with the matrix of that role that is in no layer."""
@@ -160,8 +165,9 @@ class Decoder(Struct, kw_only=True, eq=False):
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
-        if self._cut_by_columns(matrix):
-            x = collectives.shared(self.tape, x, matrix.name)
+        is_cut = self.workload.tensor_ranks > 1
+        if is_cut:
+            x = self._shared(matrix, x)
         output = self.product(
             weight,
             x,
@@ -173,9 +179,7 @@ class Decoder(Struct, kw_only=True, eq=False):
             copies=copies,
         )
         del x
-        if self._cut_by_rows(matrix):
-            return collectives.summed(self.tape, output, matrix.name)
-        return output
+        return self._summed(matrix, output) if is_cut else output
 
     def product(
         self,
@@ -276,10 +280,8 @@ class Decoder(Struct, kw_only=True, eq=False):
             x = ops.dropout(self.tape, x, device=self.batch.device)
         down = self.product(a, x, adapter.rank, "lora_A", copies=copies)
         del x
-        if self._cut_by_rows(matrix):
-            down = collectives.summed(self.tape, down, "lora_A")
-        if self._cut_by_columns(matrix):
-            down = collectives.shared(self.tape, down, "lora_B")
+        if self.workload.tensor_ranks > 1:
+            down = self._shared(matrix, self._summed(matrix, down))
         up = self.product(b, down, matrix.out_features, "lora_B")
         del down
         return ops.unary(self.tape, up, "scaled adapter output")

@@ -2,7 +2,6 @@
 
 from planner.forward.decoder import Decoder
 from planner.forward.norms import norm
-from planner.tape import collectives
 from planner.tape import operators as ops
 from planner.tape.embedding_operator import embedding
 from planner.tape.tensors import Parameter, Tensor
@@ -27,7 +26,9 @@ def embedded(
         tied=model.tied_embeddings,
     )
     if decoder.workload.tensor_ranks > 1:
-        x = collectives.summed(tape, x, "embedding")
+        from planner.tape.collectives import summed  # only layers that are cut need it
+
+        x = summed(tape, x, "embedding")
     if model.scaled_embeddings:
         x = ops.unary(tape, x, "embedding, scaled")
     if needs_gradient and not table.trains:

@@ -15,7 +15,6 @@ from planner.forward.norms import norm
 from planner.forward.rotary import Tables
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
-from planner.tape import collectives
 from planner.tape import operators as ops
 from planner.tape.operators import INT64, cast, unary
 from planner.tape.tape import GradientSink, Tape
@@ -127,7 +126,9 @@ class ModelPass:
         if self._decoder.cache is not None:
             return self._next_token(head, bias, x)
         if self._workload.loss == "fused" and self._workload.tensor_ranks > 1:
-            whole = collectives.whole_rows(tape, head, self._workload.tensor_ranks, "lm_head")
+            from planner.tape.collectives import whole_rows  # only layers that are cut need it
+
+            whole = whole_rows(tape, head, self._workload.tensor_ranks, "lm_head")
             return fused_loss(tape, x, whole, bias, batch=batch, numerics=self._numerics)
         if self._workload.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
@@ -165,10 +166,12 @@ class ModelPass:
             x = cast(tape, x, head.width, "hidden states in the head's dtype")
         ranks = self._workload.tensor_ranks
         if ranks > 1:
-            x = collectives.shared(tape, x, "lm_head")
+            from planner.tape.collectives import gathered, shared  # only layers that are cut
+
+            x = shared(tape, x, "lm_head")
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
         if ranks > 1:
-            logits = collectives.gathered(tape, logits, ranks, "logits")
+            logits = gathered(tape, logits, ranks, "logits")
         if model.multipliers or model.scaled_logits:
             logits = unary(tape, logits, "logits, scaled")
         if model.final_logit_softcapping is not None:

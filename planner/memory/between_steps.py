@@ -25,7 +25,6 @@ from planner.models.layer_kinds import LayerKind
 from planner.models.traced_model import TracedSpec
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
-from planner.workload.tensor_slice import of_a_rank
 from planner.workload.workload import Batch, Workload
 
 
@@ -39,7 +38,7 @@ def evaluation_parts(
     multiprocessors: int | None = None,
 ) -> Parts:
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
-    workload = of_a_rank(workload, layout)
+    workload = workload.of_a_rank(layout)
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
     batch = structs.replace(batch, multiprocessors=multiprocessors)
     passed = forward_bytes(workload, batch, numerics_of(workload, layout))
@@ -62,7 +61,7 @@ def generation_parts(
     for each. There is no loss, and logits of the last token alone. A traced model's keys and values
     are added to its layers.
     """
-    workload = of_a_rank(workload, layout)
+    workload = workload.of_a_rank(layout)
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
     batch = Batch(

@@ -31,7 +31,6 @@ from planner.plan.vocabulary import PHASES, Phase
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.layout import Layout
-from planner.workload.tensor_slice import of_a_rank
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
@@ -136,7 +135,7 @@ def moments_of(
     from_files: bool = True,
 ) -> Moments:
     """Return the largest moment of each phase, buffer by buffer."""
-    workload = of_a_rank(workload, layout)
+    workload = workload.of_a_rank(layout)
     loading = loading_bytes(workload, kinds)
     if not from_files:
         loading = quantized_from(workload, kinds, from_files=False)

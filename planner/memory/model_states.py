@@ -32,7 +32,6 @@ from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.quantization import quantized_bytes
 from planner.workload.settings_cache import TRAINED, cached_by_settings
-from planner.workload.tensor_slice import of_a_rank
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
 from planner.workload.workload import Workload
 
@@ -111,7 +110,7 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
         return 0
     if layout.strategy == "fsdp":
         return _least_of_shards(workload, numerics_of(workload, layout), layout.world_size, device)
-    workload = of_a_rank(workload, layout)
+    workload = workload.of_a_rank(layout)
     states = _states(
         workload,
         numerics_of(workload, layout),

@@ -20,7 +20,6 @@ from planner.workload.fsdp_units import shard_sizes
 from planner.workload.layout import Layout
 from planner.workload.optimizers import states_bytes
 from planner.workload.settings_cache import TRAINED, cached_by_settings
-from planner.workload.tensor_slice import of_a_rank
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 
@@ -77,7 +76,7 @@ def step_time(
 ) -> StepTime:
     """Return the time of one optimizer step of full samples, over the links of the datasheet or the
     slowest that such a machine may have."""
-    workload = of_a_rank(workload, layout)
+    workload = workload.of_a_rank(layout)
     kinds, times = numerics_of(workload, layout), layout.gradient_accumulation_steps
     passed = pass_time(
         workload,

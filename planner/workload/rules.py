@@ -20,8 +20,7 @@ from planner.plan.vocabulary import (
     Precision,
     Strategy,
 )
-from planner.workload.tensor_slice import CUT_SIZES
-from planner.workload.workload import Workload
+from planner.workload.workload import CUT_SIZES, Workload
 
 QuantType = Literal["nf4", "int8"]
 

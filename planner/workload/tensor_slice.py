@@ -11,29 +11,7 @@ models/llama/modeling_llama.py, _tp_plan; distributed/mixin.py, init_parallel_pl
 embeddings by rows.
 """
 
-from msgspec import structs
-
-from planner.base.bounded_cache import bounded_cache
-from planner.workload.layout import Layout
-from planner.workload.workload import Workload
-
 COLUMNS = frozenset({"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
 """Roles of the matrices that are cut by their outputs."""
 ROWS = frozenset({"o_proj", "down_proj"})
 """Roles of those that are cut by their inputs, whose products are summed over the ranks."""
-CUT_SIZES = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
-"""Keys of ``config.json``, and fields of a model's shape, of what is cut into equal parts."""
-
-
-def of_a_rank(workload: Workload, layout: Layout) -> Workload:
-    """Return what one rank of a layout computes: the workload itself unless layers are cut."""
-    if layout.strategy != "tensor":
-        return workload
-    return _sliced(workload, layout.world_size)
-
-
-@bounded_cache
-def _sliced(workload: Workload, ranks: int) -> Workload:
-    parts = {name: getattr(workload.model, name) // ranks for name in CUT_SIZES}
-    narrower = structs.replace(workload.model, **parts)
-    return structs.replace(workload, model=narrower, tensor_ranks=ranks)

@@ -169,10 +169,12 @@ def test_layers_that_are_planned_to_be_cut_are_cut_as_llamas_are() -> None:
 
 @pytest.mark.usefixtures("_alone")
 def test_a_scaler_takes_no_mixture_of_parts_and_whole_gradients() -> None:
+    mesh = init_device_mesh("cpu", (1,))
     whole = torch.nn.Parameter(torch.ones(4))
-    part = torch.nn.Parameter(distribute_tensor(torch.ones(4), init_device_mesh("cpu", (1,))))
+    part = torch.nn.Parameter(distribute_tensor(torch.ones(4), mesh))
+    whole.grad, part.grad = torch.ones(4), distribute_tensor(torch.ones(4), mesh)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
-    scaler.scale(whole.sum() + part.sum().full_tensor()).backward()
+    scaler.scale(torch.ones(1))
     with pytest.raises(RuntimeError, match=r"mixed torch\.Tensor and DTensor"):
         scaler.step(torch.optim.AdamW([{"params": [part]}, {"params": [whole]}], fused=False))
 

@@ -21,7 +21,6 @@ from planner.search.candidate import Candidate
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.fsdp_units import shard_tensors
 from planner.workload.layout import Layout
-from planner.workload.tensor_slice import of_a_rank
 from planner.workload.trained_tensors import TrainedTensor, counted_tensors
 from planner.workload.workload import Workload
 from planner.workload.zero_sizes import zero_section
@@ -36,7 +35,7 @@ class Explained:
     @cached_property
     def workload(self) -> Workload:
         """The workload of one rank."""
-        return of_a_rank(self.candidate.workload, self.candidate.layout)
+        return self.candidate.workload.of_a_rank(self.candidate.layout)
 
     @property
     def layout(self) -> Layout:

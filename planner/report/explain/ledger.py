@@ -17,7 +17,6 @@ from planner.plan.vocabulary import Phase
 from planner.search.candidate import Candidate
 from planner.tape.tensors import Owner, StorageEvent
 from planner.workload.dtypes import numerics_of
-from planner.workload.tensor_slice import of_a_rank
 from planner.workload.zero_sizes import zero_section
 
 
@@ -70,7 +69,7 @@ def alive(log: Sequence[StorageEvent]) -> Ledger:
 
 def _pass_of(candidate: Candidate) -> ModelPass:
     layout = candidate.layout
-    workload = of_a_rank(candidate.workload, layout)
+    workload = candidate.workload.of_a_rank(layout)
     zero = zero_section(workload, layout)
     return ModelPass(
         workload,

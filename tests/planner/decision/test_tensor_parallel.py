@@ -14,7 +14,10 @@ from planner.decision.request import Request
 from planner.decision.requested_workload import workload
 from planner.memory.footprint import footprint
 from planner.models.model_spec import ModelSpec
-from planner.workload.tensor_slice import of_a_rank
+from planner.plan.vocabulary import Method
+from planner.speed.card_rates import NOMINAL
+from planner.speed.pass_time import pass_time
+from planner.workload.dtypes import numerics_of
 from planner.workload.trained_tensors import trained_tensors
 from tests.planner.builders import cards, request
 
@@ -72,11 +75,32 @@ def test_a_rank_trains_its_part_of_each_matrix() -> None:
     """Of LoRA's matrices A is whole where outputs are cut, and B where inputs are."""
     asked = request(cards(4, 80), model="llama-3.1-8b", method="lora", strategy="tensor")
     chosen = decide(asked).chosen
-    part = of_a_rank(chosen.workload, chosen.layout)
+    part = chosen.workload.of_a_rank(chosen.layout)
     r, h, i, kv = part.settings.adapter.rank, 4096, 14336 // 4, 1024 // 4  # type: ignore[union-attr]
     rows = [(r, h), (h // 4, r), (r, h), (kv, r), (r, h), (kv, r), (r, h // 4), (h, r)]
     rows += [(r, h), (i, r), (r, h), (i, r), (r, i), (h, r)]
     assert [tensor.shape for tensor in trained_tensors(part)] == 32 * rows
+
+
+@pytest.mark.parametrize(("method", "checkpointing"), [("full", 0), ("full", 1), ("lora", 1)])
+def test_what_ranks_send_each_other(method: Method, checkpointing: int) -> None:
+    """Megatron's two sums a layer in forward (arXiv:1909.08053, Figure 4); in backward transformers
+    sums the gradient of each matrix's input, of which q, k, v, gate and up share one."""
+    asked = request(cards(2, 900), model="llama-3.1-8b", method=method, strategy="tensor")
+    layout = structs.replace(decide(asked).chosen.layout, micro_batch_size=1)
+    part = decide(asked).chosen.workload.of_a_rank(layout)
+    kinds, tokens, layers = numerics_of(part, layout), part.settings.sequence_length, 32
+    sent = pass_time(part, kinds, 1, checkpointing=checkpointing, device="cuda", speed=NOMINAL)
+    found = sent.collectives
+    assert found is not None
+    again = 1 if checkpointing else 0  # attention's, since what the MLP has summed is not saved
+    if method == "lora":  # of each of 7 adapters, too; and the last of them saves what is summed
+        assert found.all_reduces == layers * 2 * (2 + 2 + 5) + 1
+    else:
+        assert found.all_reduces == layers * (2 + again + 5) + 1
+        elements = found.all_reduced_bytes / (tokens * 4096)
+        assert elements == layers * ((2 + again) * 2 + 5 * 4) + 4  # autocast casts behind the sums
+    assert found.all_gathers == 1  # the head's rows, for the fused loss
 
 
 def test_more_devices_take_less_memory_each() -> None:
