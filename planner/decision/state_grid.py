@@ -17,7 +17,7 @@ from planner.decision.method_search import search_method
 from planner.decision.refusals import refusal
 from planner.decision.request import Request
 from planner.decision.request_checks import check
-from planner.decision.requested_workload import workload
+from planner.decision.requested_workload import ranks_with_samples, workload
 from planner.hardware.cluster import Cluster
 from planner.hardware.detect import parse_gpus
 from planner.hardware.multi_node import over_nodes
@@ -201,7 +201,7 @@ def _state(asked: Request, method: Method, step: Step, known: "_TooLarge") -> St
         check(asked)
     except InvalidRequestError as error:
         return State(candidate=None, budget_bytes=asked.budget_bytes, refusal=reason_of(error))
-    samples = workload(asked, method).settings.global_batch_size // asked.cluster.world_size
+    samples = workload(asked, method).settings.global_batch_size // ranks_with_samples(asked)
     size, length = asked.micro_batch_size or samples, asked.sequence_length or 0
     kind = (*step, size < samples)
     if known.implies(kind, length, size):

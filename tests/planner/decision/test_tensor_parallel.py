@@ -69,6 +69,7 @@ def test_all_devices_have_the_same_samples(method: str) -> None:
     assert batch.micro_batch_size * batch.gradient_accumulation_steps == batch.global_batch_size
     assert decision.chosen.step_time_s is None  # a card of unknown speed
     assert decision.chosen.usual_time_s > 0
+    assert not any(each.option.startswith("--gpus") for each in decision.improvements)
 
 
 def test_a_rank_trains_its_part_of_each_matrix() -> None:
