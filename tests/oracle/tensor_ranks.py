@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.utils._python_dispatch import _disable_current_modes
 
 from launcher.rehearsal.tracer import Tracer
 from launcher.training.model_building import build_model, cast_trainable
@@ -21,6 +22,21 @@ from tests.oracle.zero_cases import ZeroCase
 STEPS = 2
 """The first makes the optimizer's states."""
 CPU = torch.device("cpu")
+COLLECTIVES = torch.ops._c10d_functional
+
+
+def waited_for(_tracer: Tracer, operator: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    """Return a collective's result in a tensor that gloo's threads do not hold a while longer."""
+    with _disable_current_modes():
+        sent, *rest = args
+        result: torch.Tensor = COLLECTIVES.wait_tensor(operator(sent.clone(), *rest, **kwargs))
+        return result.clone()
+
+
+WITHOUT_GLOO = {
+    COLLECTIVES.all_reduce.default: waited_for,
+    COLLECTIVES.all_gather_into_tensor.default: waited_for,
+}
 
 
 def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
@@ -33,7 +49,7 @@ def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
     for parameter in model.parameters():  # what is read on the CPU is a view of the file
         if isinstance(parameter.data, DTensor):
             parameter._local_tensor = parameter._local_tensor.clone()
-    tracer = Tracer()
+    tracer = Tracer(WITHOUT_GLOO)
     gc.collect()
     with tracer, losses_as_on_cuda():
         for parameter in model.parameters():
@@ -43,7 +59,6 @@ def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
         optimizer = build_optimizer(case.workload.settings.optimizer, model)
         for step in range(STEPS):
             last = step == STEPS - 1
-            gc.collect()  # of what the first step has left in circles
             for micro_batch in range(case.steps):
                 counts = last and micro_batch == case.steps - 1
                 with tracer.phase("forward" if counts else None), autocast(case):

@@ -32,7 +32,7 @@ CASES = (
     ZeroCase(method="lora", strategy="tensor", compute="fp32", loss="fused"),
 )
 EXACT = 0.003
-"""Relative: scalars, and hidden states that two sums over ranks hold a moment apart."""
+"""Relative: scalars, and where the gradient of a tied head meets that of the embeddings."""
 PHASES: tuple[Phase, ...] = ("load", "forward", "backward", "optimizer_step")
 
 
