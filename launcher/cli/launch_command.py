@@ -345,12 +345,11 @@ def rehearse_plan(plan: Plan, simulate: str | None, *, as_json: bool) -> None:
     The environment decides how the allocator works. What the training stack logs at its import is
     not shown.
     """
-    if plan.parallel.sequence_parallel_size > 1:
+    if plan.parallel.data_ranks < plan.parallel.world_size:
         raise InvalidRequestError(
             Phrase(
-                "a plan whose GPUs share sequences cannot be rehearsed, since a rehearsal is of "
-                "one GPU and they exchange what they attend to: train it, or set "
-                "parallel.sequence_parallel_size to 1"
+                "--rehearse runs one rank alone, which a plan whose GPUs share their samples "
+                "cannot do: leave --rehearse out"
             )
         )
     if simulate is not None:

@@ -6,6 +6,8 @@ read: accelerate 1.15.0. It is imported where it is needed: its import loads PyT
 from collections.abc import Callable
 from typing import Any
 
+from launcher.compat.replacement import do_nothing
+
 NO_PEER_ACCESS = "RTX 40"
 """Part of the name of cards without peer access to each other."""
 PEER_ACCESS_DRIVER = "550.40.07"
@@ -45,6 +47,17 @@ def fsdp_on_the_cpu() -> None:
             state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, plugin
 
     AcceleratorState.__init__ = with_fsdp
+
+
+def tensor_parallel_on_the_cpu() -> None:
+    """Let accelerate take a model that is cut over ranks on the CPU, too, where it knows of GPUs
+    alone.
+
+    read: accelerate/parallelism_config.py, _validate_accelerator.
+    """
+    from accelerate import ParallelismConfig
+
+    ParallelismConfig._validate_accelerator = do_nothing
 
 
 def inner_optimizer(optimizer: Any) -> Any:

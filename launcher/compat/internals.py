@@ -215,6 +215,49 @@ TRANSFORMERS = Library(
             ("resume_from_checkpoint", "model"),
         ),
         Internal(
+            "transformers.Trainer._save",
+            "overridden: no whole model where layers are cut",
+            ("output_dir", "state_dict"),
+        ),
+        Internal(
+            "transformers.Trainer._save_optimizer_and_scheduler",
+            "overridden: parts of a model whose layers are cut",
+            ("output_dir",),
+            mentions=("SCHEDULER_NAME", "self.optimizer.state_dict()"),
+        ),
+        Internal(
+            "transformers.Trainer._load_optimizer_and_scheduler",
+            "overridden: the same",
+            ("checkpoint",),
+        ),
+        Internal(
+            "transformers.trainer.SCHEDULER_NAME",
+            "mirrored: name of a checkpoint's file",
+            mentions=("scheduler.pt",),
+        ),
+        Internal(
+            "transformers.Trainer.__init__",
+            "refuses checkpoints of a model that is cut unless they are of the model alone",
+            mentions=("is_distributed_loading_by_transformers", "save_only_model"),
+        ),
+        Internal(
+            "transformers.Trainer._mixed_mesh_grad_norm",
+            "clips parts and whole gradients together",
+            ("model", "max_norm"),
+        ),
+        Internal(
+            "transformers.distributed.tensor_parallel.ReplicatedWithGradAllReduce.install_forward",
+            "replaced: gradients of norms of heads are summed as they come",
+            ("module", "mesh"),
+            mentions=("register_post_accumulate_grad_hook",),
+        ),
+        Internal(
+            "transformers.distributed.tensor_parallel.RowwiseParallel.transform_inputs_pre_forward",
+            "reads the whole width of an adapter's matrix",
+            ("module", "args", "kwargs", "mesh"),
+            mentions=("module.in_features",),
+        ),
+        Internal(
             "transformers.Trainer",
             "unlogged losses, read and restored",
             mentions=(
@@ -467,6 +510,16 @@ PEFT = Library(
         ),
         Internal(
             "peft.utils.integrations.dequantize_module_weight", "called by the above", ("module",)
+        ),
+        Internal(
+            "peft.tuners.lora.model.add_lora_tp_hooks_dtensor",
+            "makes adapters as wide as a rank's part of their matrix",
+            ("tp_module", "tp_plan_name", "device_mesh", "base_layer", "module_name"),
+        ),
+        Internal(
+            "peft.tuners.lora.layer.LoraLayer.reset_lora_parameters",
+            "mirrored: first values of an adapter",
+            mentions=("kaiming_uniform_", "math.sqrt(5)"),
         ),
         Internal(
             "peft.tuners.lora.model.LoraModel._create_and_replace",
@@ -741,6 +794,12 @@ ACCELERATE = Library(
             "accelerate.state.AcceleratorState.__init__",
             "wrapped: FSDP on the CPU",
             mentions=("fsdp_plugin", "DistributedType.MULTI_GPU"),
+        ),
+        Internal(
+            "accelerate.parallelism_config.ParallelismConfig._validate_accelerator",
+            "replaced: layers that are cut on the CPU",
+            ("accelerator",),
+            mentions=("accelerator.multi_device",),
         ),
         Internal(
             "accelerate.optimizer.AcceleratedOptimizer",

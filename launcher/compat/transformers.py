@@ -33,6 +33,8 @@ from transformers.quantizers.quantizers_utils import (
 from launcher.compat.replacement import Replacement, do_nothing
 from planner.plan.bounds import LARGEST_PACKED
 
+SCHEDULER_NAME = "scheduler.pt"
+"""Name of the file of a checkpoint with the state of the learning rate; read: trainer.py."""
 UNPACKED_REPLACEMENTS = (Replacement(masking_utils, "find_packed_sequence_indices", do_nothing),)
 """Samples are not looked for among the positions: every fake batch would be taken for packed."""
 
@@ -82,6 +84,18 @@ class TrainerHooks:
     def checkpoint_loaded(self) -> None:
         """Mend what loading a checkpoint's weights has changed."""
 
+    @property
+    def is_in_parts(self) -> bool:
+        """Whether each rank has a part of every matrix, of which transformers would save the first
+        rank's optimizer states alone; ``save_parts`` and ``load_parts`` save all."""
+        return False
+
+    def save_parts(self, checkpoint: Path) -> None:
+        """Write this rank's part of what trains and of the optimizer's states."""
+
+    def load_parts(self, checkpoint: Path) -> None:
+        """Read what ``save_parts`` has written."""
+
     def together(self, run: Callable[[], Any]) -> Any:
         """Return what ``run`` returns, in which every rank waits for all others, outside of the
         passes."""
@@ -130,7 +144,35 @@ class TrainerHooks:
             self.together(trainer.accelerator.wait_for_everyone)
         parent._maybe_log_save_evaluate(*inputs, **options)
 
+    def _save(self, *where: Any, **options: Any) -> None:
+        """Save the whole model, but not in a checkpoint that has the parts of all ranks."""
+        parent: Any = super()
+        if not self.is_in_parts:
+            parent._save(*where, **options)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        trainer: Any = self
+        parent: Any = super()
+        if not self.is_in_parts:
+            parent._save_optimizer_and_scheduler(output_dir)
+            return
+        self.save_parts(Path(output_dir))
+        if trainer.args.should_save:
+            torch.save(trainer.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        trainer: Any = self
+        parent: Any = super()
+        if not self.is_in_parts:
+            parent._load_optimizer_and_scheduler(checkpoint)
+        elif checkpoint is not None:
+            self.load_parts(Path(checkpoint))
+            scheduler = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
+            trainer.lr_scheduler.load_state_dict(scheduler)
+
     def _load_from_checkpoint(self, *where: Any, **options: Any) -> None:
+        if self.is_in_parts:
+            return  # the optimizer's states and the weights are loaded together
         parent: Any = super()
         parent._load_from_checkpoint(*where, **options)
         self.checkpoint_loaded()
@@ -330,6 +372,37 @@ def kept_in_fp32(model: Any) -> set[str]:
 def in_order_of_loading(names: Iterable[str]) -> list[str]:
     """Return names of tensors, or of modules, in the order in which a load comes to them."""
     return sorted(names, key=dot_natural_key)
+
+
+def summing_gradients_at_once() -> list[Replacement]:
+    """Return replacements that have a load leave norms of heads, which each rank sees some of, with
+    gradients that are summed over the ranks as they come: transformers sums what has been added up,
+    once more after each further micro-batch.
+
+    read: transformers/distributed/tensor_parallel.py, ReplicatedWithGradAllReduce.
+    """
+    from transformers.distributed.tensor_parallel import ReplicatedWithGradAllReduce
+
+    def install_forward(_style: Any, module: Any, mesh: Any) -> Any:
+        forward, hooked = module.forward, dict[str, torch.nn.Parameter]()
+
+        def summed(gradient: torch.Tensor) -> torch.Tensor:
+            total = gradient.clone()
+            torch.distributed.all_reduce(total, group=mesh.get_group())
+            return total
+
+        def hooking(*inputs: Any, **options: Any) -> Any:
+            for name, parameter in module.named_parameters(recurse=False):
+                is_new = hooked.get(name) is not parameter  # a load replaces what it is made with
+                if torch.is_grad_enabled() and parameter.requires_grad and is_new:
+                    parameter.register_hook(summed)
+                    hooked[name] = parameter
+            return forward(*inputs, **options)
+
+        module.forward = hooking
+        return module
+
+    return [Replacement(ReplicatedWithGradAllReduce, "install_forward", install_forward)]
 
 
 def stacked_parameters(model: Any) -> Iterator[torch.nn.Parameter]:

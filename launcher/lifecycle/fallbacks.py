@@ -30,7 +30,7 @@ def fallback_plans(plan: Plan) -> list[Plan]:
 def keeps_batch(plan: Plan, fallback: Fallback) -> bool:
     """Return whether a layout makes the plan's global batch, which ``--set`` may have changed."""
     micro = fallback.micro_batch_size * fallback.gradient_accumulation_steps
-    return micro * plan.parallel.num_readers == plan.batch.global_batch_size
+    return micro * plan.parallel.data_ranks == plan.batch.global_batch_size
 
 
 def within_room(plans: Sequence[Plan], room: int | None) -> tuple[list[Plan], list[str]]:

@@ -7,7 +7,7 @@ from planner.base.phrases import Phrase
 from planner.plan.schema import Plan
 from planner.search.repredict import cluster_of
 from planner.search.setting_checks import check_plan
-from planner.workload.rules import Combination, Pinned, broken_rule
+from planner.workload.rules import Combination, Pinned, broken_rule, has_even_parts
 
 
 def require_possible(plan: Plan) -> None:
@@ -44,6 +44,11 @@ def require_rules_kept(
         changes_base=plan.adapter is not None and plan.adapter.changes_base,
         trains_vectors=plan.adapter is not None and plan.adapter.vera,
         quant_type=None if plan.quantization is None else plan.quantization.quant_type,
+        several_nodes=plan.parallel.num_nodes > 1,
+        dora=plan.adapter is not None and plan.adapter.dora,
+        even_parts=has_even_parts(
+            plan.parallel.strategy, plan.model.config or {}, plan.parallel.world_size
+        ),
         compute_capability=compute_capability,
         shares_sequences=plan.parallel.sequence_parallel_size > 1,
     )

@@ -9,6 +9,7 @@ from launcher.compat.torch_text import SEPARATE_STORES, rendezvous_options
 from launcher.run.run_directory import RunDirectory
 from planner.base.python_children import SAFE_PATH, child_environment, module_command
 from planner.plan.schema import Plan
+from planner.plan.vocabulary import SHARES_SAMPLES
 
 JOIN_SECONDS = 3600
 """Seconds for all nodes to meet: the first waits for the last, and for a lost one to return."""
@@ -140,12 +141,15 @@ def rank_environment(plan: Plan, merged: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the ranks, from that of all processes.
 
     All that ranks read is on disk, so the hub is not asked again. A single rank sees one card:
-    transformers' trainer would replicate the model over all that it sees.
+    transformers' trainer would replicate the model over all that it sees. Ranks that cut layers on
+    the CPU see none, or transformers would cut them over cards.
     """
     environment = {**merged, "HF_HUB_OFFLINE": "1"}
     if plan.hardware.device == "cuda" and plan.parallel.world_size == 1:
         visible = merged.get("CUDA_VISIBLE_DEVICES", "0")
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+    if plan.hardware.device == "cpu" and plan.parallel.strategy in SHARES_SAMPLES:
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment
 
 

@@ -34,7 +34,7 @@ from launcher.training.optimizer import (
     projects,
     warm_up_by_schedule_alone,
 )
-from launcher.training.saving import why_not_saved
+from launcher.training.saving import load_parts, save_parts, why_not_saved
 from planner.plan.schema import Plan
 
 _FINITE = 2**62
@@ -119,6 +119,19 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
             self.require_finite()
         super().log(logs, *rest)
         self.state.log_history.clear()
+
+    @property
+    def is_in_parts(self) -> bool:
+        """Whether each rank has a part of every matrix."""
+        return self._plan.parallel.strategy == "tensor"
+
+    def save_parts(self, checkpoint: Path) -> None:
+        """Write this rank's part of a checkpoint."""
+        save_parts(self.model, self.optimizer, checkpoint)
+
+    def load_parts(self, checkpoint: Path) -> None:
+        """Read this rank's part of a checkpoint."""
+        load_parts(self.model, self.optimizer, checkpoint)
 
     def checkpoints_folder(self) -> Path:
         """Return the folder in the run directory that checkpoints are written to."""

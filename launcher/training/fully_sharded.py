@@ -94,6 +94,10 @@ def whole_weights(plan: Plan, model: Any) -> dict[str, Any]:
         full_state_dict=True, cpu_offload=True, ignore_frozen_params=plan.adapter is not None
     )
     weights: dict[str, Any] = get_model_state_dict(model, options=options)
+    once = {name for name, _ in model.named_parameters()}
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        if name not in once:  # a tied weight's other name
+            weights.pop(name, None)
     if plan.adapter is None:
         for name in weights:  # one at a time, since all of them are here twice as wide
             weights[name] = weights[name].to(DTYPES[plan.precision.compute])

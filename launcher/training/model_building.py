@@ -15,7 +15,7 @@ These are the conventions that the memory model counts:
   in 16 bit.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,18 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, VeraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.distributed import DistributedConfig
 from transformers.pytorch_utils import Conv1D
 
 from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.bitsandbytes import silence_int8_casts
+from launcher.compat.cut_adapters import cut_by
 from launcher.compat.packed_experts import hold_packed, packed_on_load
-from launcher.compat.transformers import set_experts_implementation
+from launcher.compat.replacement import replaced
+from launcher.compat.transformers import (
+    set_experts_implementation,
+    summing_gradients_at_once,
+)
 from launcher.storage.json_files import read_json
 from launcher.training.text_model import outside_of_text
 from planner.plan.rope_scaling import scaled_config
@@ -57,7 +63,8 @@ INT8_THRESHOLD = 6.0
 
 def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     """Return the model that is trained, with its adapter, loaded from a checkpoint folder."""
-    return with_adapter(plan, load_base(plan, checkpoint, device))
+    is_cut = plan.parallel.strategy == "tensor"
+    return with_adapter(plan, load_base(plan, checkpoint, device, is_cut=is_cut))
 
 
 def with_adapter(plan: Plan, model: Any) -> Any:
@@ -71,6 +78,8 @@ def with_adapter(plan: Plan, model: Any) -> Any:
         excluded=outside_of_text(model),
     )
     attach = partial(get_peft_model, peft_config=settings, autocast_adapter_dtype=fp32_adapter)
+    if plan.parallel.strategy == "tensor":
+        return cut_by(attach, model)
     model = adapted_by(attach, model)
     if plan.adapter.vera:
         cast_shared(model, DTYPES[shared_precision(plan)])
@@ -106,17 +115,18 @@ def base_dtype(plan: Plan) -> torch.dtype:
     return DTYPES[plan.precision.trainable if plan.adapter is None else plan.precision.frozen]
 
 
-def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
-    """Return the base model of a checkpoint folder, quantized as the plan says, on the device."""
+def load_base(plan: Plan, checkpoint: Path, device: torch.device, *, is_cut: bool = False) -> Any:
+    """Return the base model of a checkpoint folder, quantized as the plan says, on the device; or,
+    where it ``is_cut``, this rank's part of each layer."""
     settings = quantization_config(plan)
-    with packed_on_load(settings) if packs_experts(plan) else nullcontext():
+    with _changed_load(plan, settings, is_cut=is_cut):
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
             config=planned_config(plan, checkpoint),
             dtype=base_dtype(plan),
             attn_implementation=attention_of(plan),
             quantization_config=settings,
-            device_map=_device_map(plan, device),
+            **_placement(plan, device, is_cut=is_cut),
             use_safetensors=True,
             trust_remote_code=False,
         )
@@ -125,6 +135,17 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     model.config.use_cache = False
     pin_experts(model)
     return model
+
+
+def _changed_load(
+    plan: Plan, settings: BitsAndBytesConfig | None, *, is_cut: bool
+) -> AbstractContextManager[Any]:
+    """Return a context in which a load does what the plan counts."""
+    if packs_experts(plan):
+        return packed_on_load(settings)
+    if is_cut:
+        return replaced(summing_gradients_at_once())
+    return nullcontext()
 
 
 def planned_config(plan: Plan, checkpoint: Path) -> Any:
@@ -220,14 +241,16 @@ def lora_config(
     )
 
 
-def _device_map(plan: Plan, device: torch.device) -> dict[str, torch.device] | None:
-    """Return a map of all weights to this rank's device, or to the host where FSDP takes its
-    shards from; None if ZeRO-3 places the shards."""
+def _placement(plan: Plan, device: torch.device, *, is_cut: bool) -> dict[str, Any]:
+    """Return where a load leaves the weights: all on this rank's device, or on the host, where FSDP
+    takes its shards from; ZeRO-3 and tensor parallelism leave it a part of each."""
+    if is_cut:
+        return {"distributed_config": DistributedConfig(tp_size=plan.parallel.world_size)}
     if plan.parallel.zero_stage == 3 and plan.quantization is None:
-        return None
+        return {"device_map": None}
     if plan.parallel.strategy == "fsdp":
-        return {"": torch.device("cpu")}
-    return {"": device}
+        return {"device_map": {"": torch.device("cpu")}}
+    return {"device_map": {"": device}}
 
 
 def cast_trainable(model: Any, precision: Precision) -> None:

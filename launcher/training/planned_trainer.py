@@ -19,13 +19,16 @@ from launcher.training.measurements import gather
 from launcher.training.optimizer import optimizer_settings
 from launcher.training.process_group import collective_limit_s
 from planner.plan.schema import Plan
-from planner.plan.vocabulary import Precision
+from planner.plan.vocabulary import SHARES_SAMPLES, Precision
 
 
 def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
     """Return the trainer's arguments.
 
-    Make them before the model: they form the process group, and ZeRO-3 shards while loading.
+    Make them before the model: they form the process group, and ZeRO-3 shards while loading. A
+    trainer refuses to begin with checkpoints of a model that is cut, of which it would save one
+    part, as our trainer does not (launcher/training/saving.py); read:
+    transformers/trainer.py at 5.23.0, __init__.
     """
     on_cpu = plan.hardware.device == "cpu"
     return SFTConfig(
@@ -36,6 +39,7 @@ def training_arguments(plan: Plan, run_directory: Path) -> SFTConfig:
         **_buffers(plan),
         deepspeed=deepspeed_config(plan),
         **_fsdp(plan),
+        save_only_model=plan.parallel.strategy == "tensor",
         bf16=_mixed_precision(plan) == "bf16",
         fp16=_mixed_precision(plan) == "fp16",
         **_length(plan),
@@ -184,6 +188,7 @@ class PlannedTrainer(DurableTrainer):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.args.save_only_model = False  # see training_arguments
         self.add_callback(LogFirstAndLast())
         self._tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self._logged_at = time.perf_counter()
@@ -275,7 +280,10 @@ class PlannedTrainer(DurableTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; a loss with the speed since the last logged step."""
         if "loss" in logs:
+            parallel = self._plan.parallel
             tokens = self.accelerator.reduce(self._tokens, reduction="sum").item()
+            if parallel.strategy in SHARES_SAMPLES:
+                tokens /= parallel.world_size  # all have counted the same samples
             seconds = time.perf_counter() - self._logged_at
             steps = max(1, self.state.global_step - self._logged_step)
             logs["tokens_per_second"] = tokens / seconds

@@ -6,7 +6,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 
-from launcher.compat.accelerate import fsdp_on_the_cpu
+from launcher.compat.accelerate import fsdp_on_the_cpu, tensor_parallel_on_the_cpu
 from launcher.compat.deepspeed import compile_no_collectives
 from planner.plan.schema import Plan
 
@@ -46,6 +46,8 @@ def join_process_group(plan: Plan) -> None:
             os.environ.pop(name, None)
     elif plan.parallel.strategy == "fsdp" and plan.hardware.device == "cpu":
         fsdp_on_the_cpu()
+    elif plan.parallel.strategy == "tensor" and plan.hardware.device == "cpu":
+        tensor_parallel_on_the_cpu()
     elif plan.parallel.strategy == "fsdp" and plan.parallel.offload != "none":
         os.environ.update(REDUCES_ON_THE_HOST)
     elif plan.parallel.zero_stage and plan.hardware.device == "cpu":

@@ -1,9 +1,22 @@
-"""The trained adapter or model on disk: safetensors and its tokenizer, whole or absent."""
+"""The trained adapter or model on disk: safetensors and its tokenizer, whole or absent; and, of a
+model whose layers are cut over the ranks, the parts of a checkpoint.
+
+read: transformers/trainer.py at 5.23.0, _save_optimizer_and_scheduler, which writes the optimizer's
+states of the first rank alone.
+"""
 
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from launcher.adapters.parted_base import for_whole_base
 from launcher.compat.deepspeed import gathered_weights
@@ -16,6 +29,9 @@ from launcher.training.model_building import cast_trainable
 from launcher.training.optimizer import put_average
 from planner.base.units import MIB
 from planner.plan.schema import Plan
+
+PARTS = "parts"
+"""Folder of a checkpoint with the parts of all ranks."""
 
 
 def stop_at(model: Any, tokens: Iterable[int]) -> None:
@@ -40,8 +56,9 @@ def save_result(plan: Plan, trainer: Any, run: RunDirectory, new_stops: Mapping[
         options["state_dict"] = gathered_weights(
             trainer.model_wrapped, with_frozen=plan.adapter is None
         )
-    elif plan.parallel.strategy == "fsdp":
+    elif plan.parallel.strategy in ("fsdp", "tensor"):
         options["state_dict"] = whole_weights(plan, model)
+        model.config.distributed_config = None  # what is written is whole
     elif plan.adapter is None:
         cast_trainable(model, plan.precision.compute)
     if trainer.accelerator.is_main_process:
@@ -92,3 +109,27 @@ def why_not_saved(what: str, target: Path, error: Exception) -> str:
     reason = lines[0] if lines else type(error).__name__
     free = f"{shutil.disk_usage(target.parent).free / MIB:,.0f} MiB of disk are free there"
     return f"{what} could not be written ({reason}); {free}"
+
+
+def save_parts(model: Any, optimizer: Any, checkpoint: Path) -> None:
+    """Write what trains and the optimizer's states; called on every rank."""
+    save(_parts(model, optimizer), checkpoint_id=checkpoint / PARTS)
+
+
+def load_parts(model: Any, optimizer: Any, checkpoint: Path) -> None:
+    """Read what :func:`save_parts` has written; called on every rank."""
+    parts = _parts(model, optimizer)
+    load(parts, checkpoint_id=checkpoint / PARTS)
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=parts["model"],
+        optim_state_dict=parts["optimizer"],
+        options=StateDictOptions(strict=False, flatten_optimizer_state_dict=True),
+    )
+
+
+def _parts(model: Any, optimizer: Any) -> dict[str, Any]:
+    options = StateDictOptions(ignore_frozen_params=True, flatten_optimizer_state_dict=True)
+    of_model, of_optimizer = get_state_dict(model, optimizer, options=options)
+    return {"model": of_model, "optimizer": of_optimizer}

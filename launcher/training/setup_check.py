@@ -34,6 +34,7 @@ PLAIN_TORCH = "torch"
 DATA_PARALLEL = "ddp"
 DEEPSPEED = "deepspeed"
 FULLY_SHARDED = "fsdp"
+TENSOR_PARALLEL = "tensor"
 
 ENGINES: dict[Strategy, str] = {
     "single": PLAIN_TORCH,
@@ -42,6 +43,7 @@ ENGINES: dict[Strategy, str] = {
     "zero2": DEEPSPEED,
     "zero3": DEEPSPEED,
     "fsdp": FULLY_SHARDED,
+    "tensor": TENSOR_PARALLEL,
 }
 
 
@@ -166,6 +168,8 @@ def _engine_kind(engine: Any) -> str:
         return DEEPSPEED
     if isinstance(engine, FSDPModule):
         return FULLY_SHARDED
+    if (getattr(engine, "tp_size", None) or 1) > 1:
+        return TENSOR_PARALLEL
     return PLAIN_TORCH
 
 

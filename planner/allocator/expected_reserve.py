@@ -47,6 +47,7 @@ def expected_reserved_bytes(
     workload: Workload, layout: Layout, batch: Batch, numerics: Numerics
 ) -> int:
     """Return the bytes that the allocator of one device takes from the driver over two steps."""
+    workload = workload.of_a_rank(layout)
     zero = zero_section(workload, layout)
     bucket_size = zero.reduce_bucket_size if zero and layout.zero_stage > 1 else None
     run = passed(workload, layout, batch, numerics, bucket_size=bucket_size)

@@ -166,7 +166,10 @@ def plan(
     ] = None,
     strategy: Annotated[
         Strategy | None,
-        Option("How the ranks share the states; fsdp is PyTorch's FSDP2.", group="memory"),
+        Option(
+            "How the ranks share the work; fsdp is PyTorch's FSDP2, tensor cuts each layer.",
+            group="memory",
+        ),
     ] = None,
     zero_stage: Annotated[
         ZeroStage | None, Option("DeepSpeed ZeRO stage; 0 is DDP.", group="memory")

@@ -15,7 +15,7 @@ from planner.decision.packing import PackedWay
 from planner.decision.request import Request
 from planner.hardware.cluster import MOST_PER_HOST
 from planner.models.traced_model import TracedSpec
-from planner.plan.vocabulary import METHOD_NAMES, METHODS
+from planner.plan.vocabulary import METHOD_NAMES, METHODS, SHARES_SAMPLES
 from planner.search.candidate import Candidate
 
 TOLD_SPEED = 0.01
@@ -129,6 +129,8 @@ def _twice_the_cards(request: Request, chosen: Candidate) -> Iterator[Improvemen
     count = 2 * cluster.gpus_per_node
     if alone or cluster.num_nodes > 1 or steps % 2 or count > MOST_PER_HOST:
         return
+    if layout.strategy in SHARES_SAMPLES:
+        return  # further cards take no samples over
     more = structs.replace(
         cluster,
         gpus_per_node=count,

@@ -1,5 +1,6 @@
 """The last resorts if no candidate fits with the recipe's settings: leaner optimizer states,
-sequences that several GPUs share, activations that wait on the host, then offloaded states."""
+sequences that several GPUs share, activations that wait on the host, then offloaded states; and
+where none of that is enough, layers that are cut over the devices."""
 
 from collections.abc import Iterator
 
@@ -38,6 +39,10 @@ def last_resort(request: Request, results: Results) -> tuple[Request, Results, s
                 found.append((chosen.ranking_time_s, changed, other, words))
                 break
     if not found:
+        for changed, words in _cut_layers(request):
+            other = possible_methods(changed)
+            if any(result.fits for result in other.values()):
+                return changed, other, words
         raise NothingFitsError(shortfall(request, results))
     _, changed, other, words = min(found, key=lambda each: each[0])
     return changed, other, words
@@ -82,6 +87,16 @@ def _waiting_activations(request: Request) -> Resorts:
     if request.cluster.host_ram_bytes is not None:
         for changed in activation_offloading(request):
             yield changed, Phrase("; nothing fits unless activations wait on the host")
+
+
+def _cut_layers(request: Request) -> Resorts:
+    """Yield the request with layers that are cut over the devices of one node, if it leaves that
+    open."""
+    pins = (request.strategy, request.zero_stage, request.offload)
+    several = request.cluster.num_nodes == 1 and request.cluster.world_size > 1
+    if several and pins == (None, None, None):
+        words = Phrase("; nothing fits unless each layer is cut over the devices")
+        yield structs.replace(request, strategy="tensor"), words
 
 
 def _offloads(request: Request) -> Resorts:

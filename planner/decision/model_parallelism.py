@@ -1,8 +1,8 @@
 """Whether no number of such cards is enough, since layers would have to be split over them.
 
 DDP, ZeRO and offload give every device whole layers to compute with. What a layer takes while it
-runs does not shrink with more devices: tensor or pipeline parallelism would be needed, which the
-launcher does not offer.
+runs does not shrink with more devices: tensor parallelism cuts it over the devices of one node, and
+pipeline parallelism, which the launcher does not offer, would give each device fewer layers.
 """
 
 from msgspec import structs
@@ -14,18 +14,20 @@ from planner.memory.device_memory import device_memory
 from planner.memory.footprint import footprint
 from planner.plan.vocabulary import Offload
 from planner.workload.layout import Layout
+from planner.workload.rules import Combination, broken_rule
 from planner.workload.workload import Workload
 
 SENTENCE = Phrase(
     "At this length it fits on no number of such cards with DDP, ZeRO or "
-    "offload: its layers would have to be split over cards by tensor or pipeline "
-    "parallelism, which launch does not offer. Choose a smaller model or a "
-    "larger card."
+    "offload, nor with each layer cut over the cards of one node: pipeline "
+    "parallelism is not offered. Choose a smaller model or a larger card."
 )
 BRIEFLY = Phrase(
-    "at this length it needs tensor or pipeline parallelism on such cards, which "
-    "launch does not offer"
+    "at this length no number of such cards is enough unless each layer is cut over them "
+    "(--strategy tensor)"
 )
+CUT_OVER = (2, 4, 8)
+"""Numbers of cards of one node that layers are tried to be cut over."""
 OFFLOADS: tuple[Offload, ...] = ("none", "all")
 
 
@@ -37,6 +39,26 @@ def must_be_split(workload: Workload, cluster: Cluster, budget_bytes: int) -> bo
     return all(_peak_bytes(workload, most, offload) > budget_bytes for offload in OFFLOADS)
 
 
+def fewest_cut(workload: Workload, cluster: Cluster, budget_bytes: int) -> int | None:
+    """Return the fewest such cards of one node that one recomputed sample fits on with each layer
+    cut over them; None if there are none, or a rule is against it."""
+    for count in CUT_OVER:
+        node = structs.replace(cluster, num_nodes=1, gpus_per_node=count)
+        combination = Combination.of(workload, "tensor", "none", node)
+        if broken_rule(combination, pinned=frozenset()) is not None:
+            continue
+        layout = Layout(
+            strategy="tensor",
+            world_size=count,
+            micro_batch_size=1,
+            gradient_accumulation_steps=1,
+            activation_checkpointing=True,
+        )
+        if _bytes_of(workload, layout, node) <= budget_bytes:
+            return count
+    return None
+
+
 def _peak_bytes(workload: Workload, cluster: Cluster, offload: Offload) -> int:
     layout = Layout(
         strategy="zero3",
@@ -46,6 +68,10 @@ def _peak_bytes(workload: Workload, cluster: Cluster, offload: Offload) -> int:
         activation_checkpointing=True,
         offload=offload,
     )
+    return _bytes_of(workload, layout, cluster)
+
+
+def _bytes_of(workload: Workload, layout: Layout, cluster: Cluster) -> int:
     capability = cluster.accelerator.compute_capability
     peaks = footprint(workload, layout, cluster.device, compute_capability=capability)
     return device_memory(peaks, cluster, workload.method).high_bytes

@@ -8,16 +8,18 @@ from msgspec import Struct, structs
 from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_gib
 from planner.decision.method_search import Results, search_method
-from planner.decision.model_parallelism import BRIEFLY, SENTENCE, must_be_split
+from planner.decision.model_parallelism import BRIEFLY, SENTENCE, fewest_cut, must_be_split
 from planner.decision.request import Request
 from planner.decision.requested_workload import adapted_experts, workload
 from planner.decision.smallest_machines import CARD_COUNTS, fewest_cards, hosts_of
+from planner.hardware.cluster import Cluster
 from planner.models.traced_model import TracedSpec
 from planner.plan.bounds import RANKS_OF_EXPERTS
 from planner.plan.vocabulary import (
     METHOD_NAMES,
     METHODS,
     OFFLOADS_WITH,
+    SHARES_SAMPLES,
     ZERO_STAGE,
     Method,
     Offload,
@@ -147,7 +149,7 @@ def offloads(request: Request) -> Iterator[Request]:
         name
         for name in ZERO_STAGE
         if request.strategy in (None, name)
-        and (stage is None or (name != "fsdp" and ZERO_STAGE[name] == stage))
+        and (stage is None or (name not in ("fsdp", *SHARES_SAMPLES) and ZERO_STAGE[name] == stage))
     ]
     if request.offload is None and not _has_one_memory(request):
         for offload in LAST_RESORTS:
@@ -306,7 +308,15 @@ def _beyond_cards(request: Request) -> str:
             "GPU or a smaller model."
         )
     if all(_must_be_split(request, method) for method in request.methods):
-        return SENTENCE
+        cut = (fewest_cut(workload(request, each), *_where(request)) for each in request.methods)
+        count = min((found for found in cut if found is not None), default=None)
+        if count is None:
+            return SENTENCE
+        return Phrase(
+            "It fits on {cards} of one node with --strategy tensor, which cuts each layer over "
+            "them.",
+            cards=_such_cards(count),
+        )
     return Phrase(
         "It does not fit on {cards} either: choose a smaller model or larger cards.",
         cards=_such_cards(CARD_COUNTS[-1]),
@@ -318,7 +328,11 @@ def _must_be_split(request: Request, method: Method) -> bool:
     or where no other device can join (a MIG slice)."""
     if isinstance(request.model.spec, TracedSpec) or request.cluster.accelerator.is_slice:
         return False
-    return must_be_split(workload(request, method), request.cluster, request.budget_bytes)
+    return must_be_split(workload(request, method), *_where(request))
+
+
+def _where(request: Request) -> tuple[Cluster, int]:
+    return request.cluster, request.budget_bytes
 
 
 def richer_method(request: Request, results: Results, chosen: Candidate) -> str | None:

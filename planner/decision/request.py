@@ -23,6 +23,7 @@ from planner.plan.vocabulary import (
     Strategy,
     TrainingPrecision,
     ZeroStage,
+    data_ranks,
 )
 from planner.recipes.load_recipe import load_recipe, trained_by
 from planner.recipes.recipe import Recipe
@@ -74,9 +75,10 @@ class Request(Struct, frozen=True, kw_only=True):
         return free if self.memory_limit_bytes is None else min(free, self.memory_limit_bytes)
 
     @property
-    def num_readers(self) -> int:
-        """Ranks, or groups of ranks that share one sequence, which read samples of their own."""
-        return self.cluster.world_size // (self.sequence_parallel_size or 1)
+    def data_ranks(self) -> int:
+        """Number of ranks, or of groups that share one sequence, with samples of their own."""
+        sequence_ranks = self.sequence_parallel_size or 1
+        return data_ranks(self.strategy, self.cluster.world_size, sequence_ranks)
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -80,7 +80,7 @@ def _named_targets(request: Request) -> Targets | None:
 
 def _check_batch(request: Request) -> None:
     total, micro = request.global_batch_size, request.micro_batch_size
-    ranks, shared = request.num_readers, request.sequence_parallel_size or 1
+    ranks, shared = request.data_ranks, request.sequence_parallel_size or 1
     for method in request.methods:
         samples = workload(request, method).settings.global_batch_size
         if samples > MOST_SAMPLES:

@@ -11,7 +11,7 @@ from planner.models.adapter_targets import divided, expert_targets, lora_targets
 from planner.models.traced_model import TracedSpec
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import AdapterSection, OptimizerSection, ScheduleSection
-from planner.plan.vocabulary import PURE, ZERO_STAGE, Loss, Method, Strategy
+from planner.plan.vocabulary import PURE, SHARES_SAMPLES, ZERO_STAGE, Loss, Method, Strategy
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
 from planner.workload.layout import PARTIAL, Series, series
@@ -53,7 +53,8 @@ def workload(request: Request, method: Method) -> Workload:
 
 
 def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
-    """Return the losses and kinds of attention that neither options nor the recipe's file state."""
+    """Return the losses and kinds of attention that neither options nor the recipe's file state;
+    where layers are cut, the recipe's loss alone, since losses differ in what is sent, too."""
     recipe = request.recipe_for(own.method)
     traced = isinstance(own.model, TracedSpec)  # each loss would be traced
     return choices(
@@ -62,7 +63,8 @@ def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
         loss_open=not traced
         and own.model.only_loss is None
         and request.loss is None
-        and recipe.loss is None,
+        and recipe.loss is None
+        and request.strategy not in SHARES_SAMPLES,
         attention_open=request.attention is None and recipe.attention is None,
     )
 
@@ -70,12 +72,13 @@ def open_choices(request: Request, own: Workload) -> tuple[Choice, ...]:
 def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
     """Yield the layouts of the workload that the options set leave, the micro-batch varying."""
     for each in series(
-        samples_per_rank=work.settings.global_batch_size // request.num_readers,
+        samples_per_rank=work.settings.global_batch_size // request.data_ranks,
         world_size=request.cluster.world_size,
         num_nodes=request.cluster.num_nodes,
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",
         sequence_ranks=request.sequence_parallel_size or 1,
+        among=_pinned_among(request),
     ):
         if not _shards_as_set(request, each.strategy):
             continue
@@ -85,6 +88,14 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
             yield each
         elif request.micro_batch_size in each.micro_batch_sizes:
             yield structs.replace(each, micro_batch_sizes=(request.micro_batch_size,))
+
+
+def _pinned_among(request: Request) -> tuple[Strategy, ...] | None:
+    """Return the strategy that is searched only where it is asked for; None for those that are
+    searched unasked."""
+    if request.strategy in SHARES_SAMPLES and request.offload in (None, "none"):
+        return (request.strategy,)
+    return None
 
 
 def _partial_checkpointing(request: Request) -> tuple[int, ...]:
@@ -104,7 +115,9 @@ def _shards_as_set(request: Request, strategy: Strategy) -> bool:
         return False
     if request.strategy is not None:
         return strategy == request.strategy
-    of_a_stage = strategy != "fsdp" and ZERO_STAGE[strategy] == request.zero_stage
+    of_a_stage = (
+        strategy not in ("fsdp", *SHARES_SAMPLES) and ZERO_STAGE[strategy] == request.zero_stage
+    )
     return request.zero_stage is None or of_a_stage
 
 
@@ -135,7 +148,7 @@ def _global_batch_size(request: Request, recipe: Recipe) -> int:
     equal share."""
     if request.global_batch_size is not None:
         return request.global_batch_size
-    share = request.num_readers * (request.micro_batch_size or 1)
+    share = request.data_ranks * (request.micro_batch_size or 1)
     return round_up(recipe.global_batch_size, share)
 
 

@@ -201,7 +201,7 @@ def _state(asked: Request, method: Method, step: Step, known: "_TooLarge") -> St
         check(asked)
     except InvalidRequestError as error:
         return State(candidate=None, budget_bytes=asked.budget_bytes, refusal=reason_of(error))
-    samples = workload(asked, method).settings.global_batch_size // asked.num_readers
+    samples = workload(asked, method).settings.global_batch_size // asked.data_ranks
     size, length = asked.micro_batch_size or samples, asked.sequence_length or 0
     kind = (*step, size < samples)
     if known.implies(kind, length, size):

@@ -138,6 +138,21 @@ class Decoder(Struct, kw_only=True, eq=False):
             return self._adapted(name, matrix, x, copies=copies)
         return self._base(name, matrix, x, copies=copies)
 
+    def _shared(self, matrix: Linear, x: Tensor) -> Tensor:
+        """Return the input of a matrix that is cut over the ranks, if each has some outputs."""
+        from planner.tape.collectives import shared  # only layers that are cut need it
+        from planner.workload.tensor_slice import COLUMNS
+
+        return shared(self.tape, x, matrix.name) if matrix.key in COLUMNS else x
+
+    def _summed(self, matrix: Linear, output: Tensor) -> Tensor:
+        """Return the output of a matrix that is cut over the ranks, of which each may have a
+        summand."""
+        from planner.tape.collectives import summed  # only layers that are cut need it
+        from planner.workload.tensor_slice import ROWS
+
+        return summed(self.tape, output, matrix.name) if matrix.key in ROWS else output
+
     def outside_linear(self, role: str, x: Tensor) -> Tensor:
         """Return the product with the matrix of that role that is in no layer."""
         matrix = next(each for each in self.workload.model.outside_linears if each.key == role)
@@ -150,7 +165,10 @@ class Decoder(Struct, kw_only=True, eq=False):
             return self._quantized(matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
-        return self.product(
+        is_cut = self.workload.tensor_ranks > 1
+        if is_cut:
+            x = self._shared(matrix, x)
+        output = self.product(
             weight,
             x,
             matrix.out_features,
@@ -160,6 +178,8 @@ class Decoder(Struct, kw_only=True, eq=False):
             is_transposed=self.workload.model.model_type in TRANSPOSED,
             copies=copies,
         )
+        del x
+        return self._summed(matrix, output) if is_cut else output
 
     def product(
         self,
@@ -247,14 +267,14 @@ class Decoder(Struct, kw_only=True, eq=False):
             result = self._with_dora(name, matrix, x, result, a, b)
             converts = not quantized or not self._autocast_is_seen_by_peft
             return ops.cast(tape, result, expected) if converts else result
-        output = self._adapter_output(x, a, b, matrix.out_features, copies=copies)
+        output = self._adapter_output(x, a, b, matrix, copies=copies)
         if quantized and not self._autocast_is_seen_by_peft:
             output = ops.cast(tape, output, expected)
         result = ops.add(tape, result, output, f"{matrix.name} with its adapter")
         return ops.cast(tape, result, expected)
 
     def _adapter_output(
-        self, x: Tensor, a: Parameter, b: Parameter, out_features: int, *, copies: bool
+        self, x: Tensor, a: Parameter, b: Parameter, matrix: Linear, *, copies: bool
     ) -> Tensor:
         """Return ``lora_B(lora_A(dropout(x))) * scaling``."""
         adapter = self.workload.settings.adapter
@@ -263,7 +283,9 @@ class Decoder(Struct, kw_only=True, eq=False):
             x = ops.dropout(self.tape, x, device=self.batch.device)
         down = self.product(a, x, adapter.rank, "lora_A", copies=copies)
         del x
-        up = self.product(b, down, out_features, "lora_B")
+        if self.workload.tensor_ranks > 1:
+            down = self._shared(matrix, self._summed(matrix, down))
+        up = self.product(b, down, matrix.out_features, "lora_B")
         del down
         return ops.unary(self.tape, up, "scaled adapter output")
 
@@ -277,7 +299,8 @@ class Decoder(Struct, kw_only=True, eq=False):
         x = ops.cast(tape, x, self.numerics.trainable, "adapter's input in its dtype")
         sides = (matrix.in_features, matrix.out_features)
         first, last = (
-            self._shared(number).viewed(side * adapter.rank) for number, side in enumerate(sides)
+            self._vera_matrix(number).viewed(side * adapter.rank)
+            for number, side in enumerate(sides)
         )
         entering = ops.dropout(tape, x, device=self.batch.device) if adapter.dropout > 0 else x
         down = self.product(first, entering, adapter.rank, "vera_A")
@@ -290,7 +313,7 @@ class Decoder(Struct, kw_only=True, eq=False):
         del up
         return ops.add(tape, result, output, f"{matrix.name} with its adapter")
 
-    def _shared(self, number: int) -> Parameter:
+    def _vera_matrix(self, number: int) -> Parameter:
         """Return the one or the other of VeRA's frozen matrices."""
         name = ("vera_A", "vera_B")[number]
         if name not in self.weights:

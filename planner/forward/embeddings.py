@@ -17,8 +17,18 @@ def embedded(
     """
     model, tape, batch = decoder.workload.model, decoder.tape, decoder.batch
     x = embedding(
-        tape, table, tokens=batch.tokens, hidden_size=model.hidden_size, device=batch.device
+        tape,
+        table,
+        tokens=batch.tokens,
+        hidden_size=model.hidden_size,
+        device=batch.device,
+        ranks=decoder.workload.tensor_ranks,
+        tied=model.tied_embeddings,
     )
+    if decoder.workload.tensor_ranks > 1:
+        from planner.tape.collectives import summed  # only layers that are cut need it
+
+        x = summed(tape, x, "embedding")
     if model.scaled_embeddings:
         x = ops.unary(tape, x, "embedding, scaled")
     if needs_gradient and not table.trains:

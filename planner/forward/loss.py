@@ -76,7 +76,7 @@ functions, with entropy and is_top1 asked and no gradient of the entropy."""
 def fused_loss(
     tape: Tape,
     hidden: Tensor,
-    head: Parameter,
+    head: Tensor,
     bias: Parameter | None = None,
     *,
     batch: Batch,
@@ -115,7 +115,7 @@ def _selected(tape: Tape, hidden: Tensor, tokens: int) -> Tensor:
 def _fused_log_probs(
     tape: Tape,
     hidden: Tensor,
-    head: Parameter,
+    head: Tensor,
     bias: Parameter | None,
     *,
     tokens: int,
@@ -137,7 +137,8 @@ def _fused_log_probs(
     del statistics
     elements, width = hidden.elements, hidden.width
     parameters = [head] if bias is None else [head, bias]
-    sizes_of = [(p.elements, p.width) if p.trains else None for p in parameters]
+    of_head = head.node is not None
+    sizes_of = [(p.elements, p.width) if p.node is not None else None for p in parameters]
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         of_hidden = tape.new(elements, FP32_BYTES, "gradient of the hidden states in fp32")
@@ -149,7 +150,7 @@ def _fused_log_probs(
         tile = sizes.tile("backward")
         sizes.fold("backward", tokens)
         sizes.accumulate(tokens, of_head=False)
-        if head.trains:
+        if of_head:
             sizes.accumulate(tokens, of_head=True)
         if bias is not None and bias.trains:
             sizes.sum_rows(tile)
@@ -180,7 +181,7 @@ class _Tiles:
         self,
         tape: Tape,
         hidden: Tensor,
-        head: Parameter,
+        head: Tensor,
         tokens: int,
         vocab: int,
         numerics: Numerics,

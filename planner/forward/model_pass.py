@@ -125,6 +125,11 @@ class ModelPass:
             bias = self._decoder.parameter("lm_head.bias", model.vocab_size)
         if self._decoder.cache is not None:
             return self._next_token(head, bias, x)
+        if self._workload.loss == "fused" and self._workload.tensor_ranks > 1:
+            from planner.tape.collectives import whole_rows  # only layers that are cut need it
+
+            whole = whole_rows(tape, head, self._workload.tensor_ranks, "lm_head")
+            return fused_loss(tape, x, whole, bias, batch=batch, numerics=self._numerics)
         if self._workload.loss == "fused":
             return fused_loss(tape, x, head, bias, batch=batch, numerics=self._numerics)
         return self._stock_loss(head, bias, x)
@@ -159,7 +164,14 @@ class ModelPass:
         tape, model = self.tape, self._workload.model
         if model.residual_in_fp32:
             x = cast(tape, x, head.width, "hidden states in the head's dtype")
+        ranks = self._workload.tensor_ranks
+        if ranks > 1:
+            from planner.tape.collectives import gathered, shared  # only layers that are cut
+
+            x = shared(tape, x, "lm_head")
         logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
+        if ranks > 1:
+            logits = gathered(tape, logits, ranks, "logits")
         if model.multipliers or model.scaled_logits:
             logits = unary(tape, logits, "logits, scaled")
         if model.final_logit_softcapping is not None:

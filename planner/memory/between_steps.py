@@ -38,6 +38,7 @@ def evaluation_parts(
     multiprocessors: int | None = None,
 ) -> Parts:
     """Return the bytes of an evaluation whose micro-batch is as large as in training."""
+    workload = workload.of_a_rank(layout)
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
     batch = structs.replace(batch, multiprocessors=multiprocessors)
     passed = forward_bytes(workload, batch, numerics_of(workload, layout))
@@ -60,6 +61,7 @@ def generation_parts(
     for each. There is no loss, and logits of the last token alone. A traced model's keys and values
     are added to its layers.
     """
+    workload = workload.of_a_rank(layout)
     tokens = workload.settings.sequence_length
     kinds = numerics_of(workload, layout)
     batch = Batch(

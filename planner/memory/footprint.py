@@ -138,6 +138,7 @@ def moments_of(
     from_files: bool = True,
 ) -> Moments:
     """Return the largest moment of each phase, buffer by buffer."""
+    workload = workload.of_a_rank(layout)
     loading = max(loading_bytes(workload, kinds), parting(workload, kinds, batch.device))
     if not from_files:
         loading = quantized_from(workload, kinds, from_files=False)
@@ -155,20 +156,22 @@ def moments_of(
     if layout.strategy == "fsdp":
         moments = fsdp_moments(workload, layout, passes, kinds, batch.device)
         return _with_pool(_with_cublas(moments, cublas), passes)
+    states = model_states(
+        frozen_bytes=frozen_bytes(workload, kinds),
+        tensors=counted_tensors(workload),
+        optimizer=optimizers()[workload.settings.optimizer.name],
+        numerics=kinds,
+        zero_stage=0,
+        data_parallel_size=layout.world_size,
+        device=batch.device,
+    )
+    whole = table_bytes(workload, kinds.gradient) * (workload.tensor_ranks - 1)
     step = _Step(
         workload=workload,
         layout=layout,
         numerics=kinds,
         device=batch.device,
-        states=model_states(
-            frozen_bytes=frozen_bytes(workload, kinds),
-            tensors=counted_tensors(workload),
-            optimizer=optimizers()[workload.settings.optimizer.name],
-            numerics=kinds,
-            zero_stage=0,
-            data_parallel_size=layout.world_size,
-            device=batch.device,
-        ),
+        states=structs.replace(states, gradients_bytes=states.gradients_bytes + whole),
         passes=passes,
         loading_bytes=loading,
     )
@@ -218,8 +221,9 @@ def unshared(
     workload: Workload, layout: Layout, device: Device, *, compute_capability: str | None = None
 ) -> dict[Phase, Parts]:
     """Return the bytes that one rank allocates for itself where states are sharded, by phase and
-    part, with random weights and no gradient waiting for a bucket; empty where none is."""
-    if not layout.is_sharded:
+    part, with random weights and no gradient waiting for a bucket; empty where none is, and where
+    all of a rank's bytes are its own, since it computes a part of each layer."""
+    if not layout.is_sharded or layout.strategy == "tensor":
         return {}
     kinds = numerics_of(workload, layout)
     batch = worst_batch(workload, layout, device, compute_capability=compute_capability)
@@ -308,9 +312,23 @@ def _during(step: _Step, alive: Amounts, place: Place) -> Moment:
 def _optimizer_step(step: _Step) -> Moment:
     """Return gradients, optimizer states and what the step makes; no activations."""
     made = step_bytes(step.workload, width=step.numerics.home, device=step.device)
+    if step.workload.tensor_ranks > 1:
+        made = max(made, table_bytes(step.workload, step.numerics.gradient))
     return Moment(
         {**_resident(step), "gradients": step.states.gradients_bytes, "update": made},
     )
+
+
+def table_bytes(workload: Workload, width: int) -> int:
+    """Return the bytes of a rank's part of the table of embeddings, where it is cut and trains: the
+    gradient is the whole table's, and the optimizer copies the rank's part of it. The gradient of a
+    table that the head is tied to is a part already.
+
+    read: torch/distributed/tensor/_ops at 2.13, _embedding_ops.py and _pointwise_ops.py.
+    """
+    if workload.tensor_ranks == 1 or workload.method != "full" or workload.model.tied_embeddings:
+        return 0
+    return workload.model.embedding_params * width
 
 
 def _save(step: _Step) -> Moment:
@@ -322,4 +340,7 @@ def _save(step: _Step) -> Moment:
     kinds, cast = step.numerics, 0
     if step.workload.method == "full" and kinds.compute < kinds.trainable:
         cast = max(tensor.elements for tensor in counted_tensors(step.workload)) * kinds.compute
+    if step.workload.tensor_ranks > 1:  # gathered one by one, and put in order where cut by inputs
+        largest = max(tensor.elements for tensor in counted_tensors(step.workload))
+        cast = 2 * step.workload.tensor_ranks * largest * kinds.trainable
     return Moment({**_resident(step), "cast": cast})

@@ -159,9 +159,10 @@ def flat_parts(workload: Workload, layout: Layout) -> list[int]:
 
 
 def _saved_bytes(workload: Workload, layout: Layout, kinds: Numerics) -> int:
-    """Return the bytes that saving holds: files are copied one at a time; ZeRO-3 and FSDP have
-    gathered all of them, FSDP in the dtype that the optimizer updates."""
-    if layout.strategy == "fsdp":
+    """Return the bytes that saving holds: files are copied one at a time; what is cut by ZeRO-3, by
+    FSDP and by tensor parallelism has been gathered, by the latter two in the dtype that the
+    optimizer updates."""
+    if layout.strategy in ("fsdp", "tensor"):
         return workload.trainable_params * kinds.home
     result = result_bytes(workload, layout, kinds)
     return result if layout.zero_stage == 3 else min(result, LARGEST_FILE_BYTES)

@@ -110,6 +110,7 @@ def least_states_bytes(workload: Workload, layout: Layout, device: Device) -> in
         return 0
     if layout.strategy == "fsdp":
         return _least_of_shards(workload, numerics_of(workload, layout), layout.shard_ranks, device)
+    workload = workload.of_a_rank(layout)
     states = _states(
         workload,
         numerics_of(workload, layout),

@@ -30,6 +30,7 @@ from planner.plan.vocabulary import (
     OFFLOADS_WITH,
     SHARDS_NOTHING,
     SHARDS_PARAMETERS,
+    SHARES_SAMPLES,
     ZERO_STAGE,
     Attention,
     Loss,
@@ -39,6 +40,7 @@ from planner.plan.vocabulary import (
     ScheduleKind,
     Strategy,
     ZeroStage,
+    data_ranks,
 )
 
 
@@ -289,7 +291,8 @@ class BatchSection(Spec):
     """Micro-batches per optimizer step on one device."""
     global_batch_size: Samples
     """Samples per optimizer step over all devices: the product of the two above and the number
-    of devices, over those that share one sequence."""
+    of ranks that have samples of their own: of all devices, but for those that share a sequence,
+    or, where layers are cut, all samples."""
     sequence_length: SequenceLength
     """Tokens per sample; longer samples are cut."""
     packing: bool = False
@@ -317,7 +320,8 @@ class ParallelSection(Spec):
     """How the ranks share the work and the states."""
 
     strategy: Strategy
-    """One device, DDP, a stage of DeepSpeed's ZeRO, or PyTorch's FSDP2."""
+    """One device, DDP, a stage of DeepSpeed's ZeRO, PyTorch's FSDP2, or tensor parallelism, where
+    every rank computes a part of each layer."""
     zero_stage: ZeroStage
     """Stage of ZeRO that the strategy means; 0 without DeepSpeed."""
     offload: Offload = "none"
@@ -362,6 +366,16 @@ class ParallelSection(Spec):
                     "strategy {strategy} cannot run on world_size {world_size}",
                     strategy=self.strategy,
                     world_size=self.world_size,
+                )
+            )
+        if self.strategy in SHARES_SAMPLES and (self.num_nodes > 1 or self.world_size == 1):
+            raise ValueError(
+                Phrase(
+                    "strategy {strategy} needs several devices of one node: num_nodes is "
+                    "{num_nodes}, gpus_per_node {gpus_per_node}",
+                    strategy=self.strategy,
+                    num_nodes=self.num_nodes,
+                    gpus_per_node=self.gpus_per_node,
                 )
             )
         self._check_sequences()
@@ -412,12 +426,6 @@ class ParallelSection(Spec):
             )
 
     @property
-    def num_readers(self) -> int:
-        """Number of ranks, or of groups of ranks that share one sequence, which read samples of
-        their own."""
-        return self.world_size // self.sequence_parallel_size
-
-    @property
     def is_sharded(self) -> bool:
         """Whether each rank has a part of some states alone."""
         return self.strategy not in SHARDS_NOTHING
@@ -426,6 +434,11 @@ class ParallelSection(Spec):
     def shards_parameters(self) -> bool:
         """Whether each rank has a part of every parameter alone."""
         return self.strategy in SHARDS_PARAMETERS
+
+    @property
+    def data_ranks(self) -> int:
+        """Number of ranks, or of groups that share one sequence, with samples of their own."""
+        return data_ranks(self.strategy, self.world_size, self.sequence_parallel_size)
 
 
 def _check_copies(parallel: ParallelSection) -> None:
@@ -609,7 +622,7 @@ class Plan(Spec):
         """Raise ValueError for numbers of samples and of tokens that contradict the ranks."""
         batch, parallel = self.batch, self.parallel
         shared = parallel.sequence_parallel_size
-        product = batch.micro_batch_size * batch.gradient_accumulation_steps * parallel.num_readers
+        product = batch.micro_batch_size * batch.gradient_accumulation_steps * parallel.data_ranks
         if product != batch.global_batch_size:
             raise ValueError(
                 Phrase(
@@ -620,7 +633,7 @@ class Plan(Spec):
                     global_batch_size=batch.global_batch_size,
                     micro_batch_size=batch.micro_batch_size,
                     gradient_accumulation_steps=batch.gradient_accumulation_steps,
-                    ranks=parallel.num_readers,
+                    ranks=parallel.data_ranks,
                     product=product,
                 )
             )

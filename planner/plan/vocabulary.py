@@ -10,7 +10,7 @@ SCHEMA_VERSION: Literal[1] = 1
 Method = Literal["qlora", "lora", "full"]
 
 
-Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp"]
+Strategy = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp", "tensor"]
 
 
 ZeroStage = Literal[0, 1, 2, 3]
@@ -95,6 +95,7 @@ ZERO_STAGE: dict[Strategy, ZeroStage] = {
     "zero2": 2,
     "zero3": 3,
     "fsdp": 0,
+    "tensor": 0,
 }
 """DeepSpeed's ZeRO stage of each strategy, the simplest strategy first; 0 without DeepSpeed."""
 
@@ -103,6 +104,18 @@ SHARDS_NOTHING: tuple[Strategy, ...] = ("single", "ddp")
 """The strategies of which each rank has all states."""
 SHARDS_PARAMETERS: tuple[Strategy, ...] = ("zero3", "fsdp")
 """The strategies of which each rank has a part of every parameter alone."""
+SHARES_SAMPLES: tuple[Strategy, ...] = ("tensor",)
+"""The strategies of which all ranks compute the same samples, each a part of every layer."""
+
+
+def data_ranks(strategy: Strategy | None, world_size: int, sequence_ranks: int) -> int:
+    """Return how many of so many ranks have samples of their own, or of the groups that share one
+    sequence.
+
+    >>> data_ranks("fsdp", 4, 1), data_ranks("zero3", 4, 2), data_ranks("tensor", 4, 1)
+    (4, 2, 1)
+    """
+    return 1 if strategy in SHARES_SAMPLES else world_size // sequence_ranks
 
 
 OFFLOADS_WITH: dict[Offload, tuple[Strategy, ...]] = {

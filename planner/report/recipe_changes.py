@@ -45,7 +45,7 @@ def _why_rounded(request: Request) -> str:
 def _machine_changes(
     request: Request, recipe: Recipe, before: WrittenFor, chosen: Candidate
 ) -> Iterator[str]:
-    layout, ranks = chosen.layout, chosen.layout.world_size
+    layout, ranks = chosen.layout, chosen.layout.data_ranks
     accumulated = recipe.global_batch_size // (before.micro_batch_size * before.devices)
     was = _batch(before.micro_batch_size, accumulated, before.devices)
     now = _batch(layout.micro_batch_size, layout.gradient_accumulation_steps, ranks)

@@ -122,6 +122,8 @@ def _untested(candidate: Candidate, speed: Throughput) -> str:
         return Phrase("; the high end counts cards on two processors")
     if candidate.layout.strategy == "fsdp":
         return Phrase("; none ran under FSDP")
+    if candidate.layout.strategy == "tensor":
+        return Phrase("; none ran with tensor parallelism")
     if speed.ranks > 1 and not candidate.layout.zero_stage:
         return Phrase("; none covers communication")
     return ""

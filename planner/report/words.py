@@ -22,6 +22,7 @@ STRATEGY_TITLES: dict[Strategy, str] = {
     "zero2": "ZeRO-2",
     "zero3": "ZeRO-3",
     "fsdp": "FSDP",
+    "tensor": Phrase("tensor parallelism"),
 }
 HYBRID_FSDP = Phrase("hybrid FSDP")
 """FSDP with several copies of the parameters, which is sharded and replicated at once."""
@@ -80,7 +81,8 @@ def _precision(chosen: Candidate) -> str:
 def batch_line(chosen: Candidate) -> str:
     """Return what makes a step's samples, and their length."""
     layout = chosen.layout
-    num_ranks, shared = layout.world_size, layout.sequence_ranks
+    shared = layout.sequence_ranks
+    num_ranks = layout.data_ranks * shared
     ranks = Phrase(" x {num_ranks} devices", num_ranks=num_ranks) if num_ranks > 1 else ""
     if shared > 1:
         ranks += Phrase(" / {shared} per sequence", shared=shared)

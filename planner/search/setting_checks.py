@@ -24,6 +24,7 @@ from planner.plan.schema import Plan
 from planner.plan.vocabulary import (
     OFFLOADS_WITH,
     PURE,
+    SHARES_SAMPLES,
     ZERO_STAGE,
     AttentionName,
     Loss,
@@ -213,7 +214,11 @@ def _check_offload(stated: StatedSettings) -> None:
         )
     possible = OFFLOADS_WITH[offload]
     stages = [ZERO_STAGE[each] for each in possible if each != "fsdp"]
-    if stage is not None and stated.strategy != "fsdp" and stage not in stages:
+    if (
+        stage is not None
+        and stated.strategy not in ("fsdp", *SHARES_SAMPLES)
+        and stage not in stages
+    ):
         raise InvalidRequestError(
             Phrase(
                 "{said} cannot be combined with {zero_stage}: choose stage {stages}",

@@ -49,6 +49,8 @@ def _larger_batch(layout: Layout) -> str:
 
 
 def _against_communication(workload: Workload, layout: Layout) -> str:
+    if layout.strategy == "tensor":
+        return Phrase("fewer devices, or a strategy that sends nothing within a layer")
     fewer = Phrase("{batch} communicates less often", batch=_larger_batch(layout))
     if layout.shards_parameters:
         return Phrase(

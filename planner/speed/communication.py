@@ -10,6 +10,7 @@ Source: Rajbhandari et al., arXiv:1910.02054, section 7, for what is sent:
     ZeRO-3     reduce-scatter in each micro-batch     the first gather of each pass, and what
                an all-gather in each pass             prefetching cannot hide
     FSDP       the same, by units                     the same, and the last unit's reduction
+    tensor                                            all-reduces and gathers within each layer
 
 With several copies of the parameters FSDP gathers and reduces within a copy, and in the last
 micro-batch all-reduces a rank's part of each unit between the copies, on a stream of its own
@@ -39,7 +40,7 @@ from planner.hardware.network import Ranks, split_ranks
 from planner.models.layer_kinds import LayerKind
 from planner.models.model_spec import ModelSpec
 from planner.plan.vocabulary import SHARDS_PARAMETERS, Strategy
-from planner.speed.pass_time import PassTime
+from planner.speed.pass_time import Collectives, PassTime
 from planner.workload.dtypes import Numerics
 from planner.workload.fsdp_units import fsdp_units
 from planner.workload.settings_cache import TRAINED, cached_by_settings
@@ -221,6 +222,20 @@ def communication(
 ) -> Communication:
     """Return the communication of one workload under one strategy."""
     return Communication(workload, kinds, strategy, ranks, bandwidth_bytes_per_s, copies)
+
+
+def within_layers(sent: Collectives, ranks: Ranks, micro_batches: int) -> Sent:
+    """Return seconds of what ranks send that compute each layer together. The next operator waits
+    for each of it, so that none is hidden; a collective takes a time to start and one that grows
+    with its bytes, and so all together what as many of their mean size do."""
+    seconds = 0.0
+    if sent.all_reduces:
+        mean = sent.all_reduced_bytes / sent.all_reduces
+        seconds += sent.all_reduces * ranks.all_reduce_s(mean)
+    if sent.all_gathers:
+        mean = sent.all_gathered_bytes / sent.all_gathers
+        seconds += sent.all_gathers * ranks.pass_s(mean)
+    return Sent(micro_batches * seconds, 0.0)
 
 
 def _waits(gathers: list[Gather], work_s: float) -> float:

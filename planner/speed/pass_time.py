@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from planner.forward.decoder import Decoder
 from planner.forward.model_pass import ModelPass, PassedLayer
@@ -63,6 +63,16 @@ Counted = Mapping[KernelPlace, Mapping[Growing, int]]
 """Number of kernels that are alike, by where they run."""
 
 
+class Collectives(Struct, frozen=True):
+    """What ranks that compute a layer together send each other in one micro-batch."""
+
+    all_reduces: float = 0.0
+    all_reduced_bytes: float = 0.0
+    all_gathers: float = 0.0
+    all_gathered_bytes: float = 0.0
+    """Bytes of what is gathered, of all ranks together."""
+
+
 class PassTime(Struct, frozen=True):
     """Seconds, operations and launches of one micro-batch on the device."""
 
@@ -80,6 +90,8 @@ class PassTime(Struct, frozen=True):
     """Operations that the device executes: the numerator of HFU."""
     kernels: int
     """Number of kernel launches."""
+    collectives: Collectives | None = None
+    """What is sent within layers, which takes no time here; None where no layer is cut."""
 
     @property
     def busy_s(self) -> float:
@@ -179,6 +191,11 @@ PART: dict[str, TimePart] = {
     "host copy": "host copies",
 }
 """Part of a pass's time by the kind of kernel; all other kinds are products."""
+COLLECTIVES = {
+    "all-reduce": ("all_reduces", "all_reduced_bytes"),
+    "all-gather": ("all_gathers", "all_gathered_bytes"),
+}
+"""Fields of :class:`Collectives` that count the kernels of a kind, and their bytes."""
 
 
 def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) -> PassTime:
@@ -193,7 +210,15 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
         if speed.measured
         else LARGEST_REUSED
     )
+    sent: defaultdict[str, float] | None = None
     for kernel, times in launched:
+        if kernel.kind in COLLECTIVES:
+            sent = sent or defaultdict(float)
+            count, num_bytes = COLLECTIVES[kernel.kind]
+            sent[count] += times
+            sent[num_bytes] += times * kernel.num_bytes
+            launches += times
+            continue
         took = times * speed.seconds(kernel, mapped_from)
         seconds[PART.get(kernel.kind, "products")] += took
         phases[kernel.phase] += took
@@ -210,6 +235,7 @@ def timed(kernels: Iterator[tuple[Growing, float]], samples: int, speed: Rates) 
         model_flops=model_flops,
         hardware_flops=model_flops + round(flops["recompute"]),
         kernels=round(launches),
+        collectives=None if sent is None else Collectives(**sent),
     )
 
 
@@ -328,7 +354,17 @@ def _mixed(a: PassTime, b: PassTime, share: float) -> PassTime:
         model_flops=round(between(a.model_flops, b.model_flops)),
         hardware_flops=round(between(a.hardware_flops, b.hardware_flops)),
         kernels=round(between(a.kernels, b.kernels)),
+        collectives=_mixed_collectives(a.collectives, b.collectives, share),
     )
+
+
+def _mixed_collectives(
+    a: Collectives | None, b: Collectives | None, share: float
+) -> Collectives | None:
+    if a is None or b is None:
+        return None
+    pairs = zip(structs.astuple(a), structs.astuple(b), strict=True)
+    return Collectives(*(x + share * (y - x) for x, y in pairs))
 
 
 def _traced(workload: Workload, samples: int, checkpointing: int, speed: Rates) -> PassTime:

@@ -13,7 +13,7 @@ from planner.hardware.cluster import Cluster
 from planner.hardware.network import Ranks
 from planner.plan.optimizer_presets import optimizers
 from planner.speed.card_rates import Rates, with_hooks
-from planner.speed.communication import NOTHING, communication
+from planner.speed.communication import NOTHING, communication, within_layers
 from planner.speed.pass_time import PassTime, pass_time
 from planner.workload.dtypes import Numerics, numerics_of
 from planner.workload.fsdp_units import shard_sizes
@@ -76,6 +76,7 @@ def step_time(
 ) -> StepTime:
     """Return the time of one optimizer step of full samples, over the links of the datasheet or the
     slowest that such a machine may have."""
+    workload = workload.of_a_rank(layout)
     kinds, times = numerics_of(workload, layout), layout.gradient_accumulation_steps
     passed = pass_time(
         workload,
@@ -91,10 +92,13 @@ def step_time(
     if layout.world_size > 1:
         links = speed.links.slowest if slowest_links else speed.links
         ranks = Ranks(layout.world_size, cluster.num_nodes, links)
-        between = communication(
-            workload, kinds, layout.strategy, ranks, speed.bandwidth_bytes_per_s, layout.copies
-        )
-        sent = between.of_step(passed, times)
+        if passed.collectives is not None:
+            sent = within_layers(passed.collectives, ranks, times)
+        else:
+            between = communication(
+                workload, kinds, layout.strategy, ranks, speed.bandwidth_bytes_per_s, layout.copies
+            )
+            sent = between.of_step(passed, times)
         if layout.sequence_ranks > 1:
             from planner.speed.exchanges import exchanges_s  # few plans share sequences
 

@@ -22,11 +22,14 @@ from planner.tape.tensors import RENAMED, Backward, Node, Owner, Region, Storage
 
 KernelPhase = Literal["forward", "backward", "recompute"]
 KernelKind = (
-    ProductKind | Literal["elementwise", "exponential", "random", "dequantize", "host copy"]
+    ProductKind
+    | Literal["elementwise", "exponential", "random", "dequantize", "host copy"]
+    | Literal["all-reduce", "all-gather"]
 )
 """Kind of a kernel. Those after the products move data: ``exponential`` computes one for every
 element, ``random`` draws its numbers; a device may be slower at both than at moving. ``host copy``
-moves it between the device and pinned memory of the host."""
+moves it between the device and pinned memory of the host; ``all-reduce`` and ``all-gather`` between
+ranks, by as many bytes as the result has."""
 
 
 class Kernel(Struct, frozen=True):
@@ -117,6 +120,12 @@ class CountingTape(Tape):
 
     def comes_from_ranks(self) -> None:
         self._announced = _Announced("elementwise", 0, 0, 1)
+
+    def reduces(self, num_bytes: int) -> None:
+        self._announced = _Announced("all-reduce", 0, num_bytes, 1)
+
+    def gathers(self, num_bytes: int) -> None:
+        self._announced = _Announced("all-gather", 0, num_bytes, 1)
 
     def exponentiates(self) -> None:
         self._exponentiates = True

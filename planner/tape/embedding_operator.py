@@ -18,18 +18,34 @@ ROWS_OF_A_PART = 10
 
 
 def embedding(
-    tape: Tape, weight: Tensor, *, tokens: int, hidden_size: int, device: Device
+    tape: Tape,
+    weight: Tensor,
+    *,
+    tokens: int,
+    hidden_size: int,
+    device: Device,
+    ranks: int = 1,
+    tied: bool = False,
 ) -> Tensor:
-    """Return rows of a table; its gradient is as large as the table."""
-    elements, width = weight.elements, weight.width
+    """Return rows of a table; its gradient is as large as the table.
+
+    Of a table that is cut over ``ranks``, each rank makes the whole table's gradient; where the
+    head is ``tied`` to it, its part of that is copied, and added to the head's in a new tensor.
+    read: torch/distributed/tensor/_ops at 2.13, _embedding_ops.py,
+    embedding_dense_backward_strategy, and _pointwise_ops.py.
+    """
+    elements, width, part = weight.elements * ranks, weight.width, weight.elements
     is_sorted = device == "cuda" and tokens > SORTED_ABOVE
+    copied = [part * width] * 2 if ranks > 1 and tied else []
 
     def backward(_gradient: Tensor) -> list[Tensor | None]:
         _order = tape.inside([tokens * INT64] * 2 if is_sorted else [], "tokens in order")
         made = tape.new(elements, width, "gradient of the embedding")
         parts = parts_bytes(tokens, elements // hidden_size, hidden_size) if is_sorted else []
         _parts = tape.inside(parts, "rows of equal tokens, summed in parts")
-        return [made]
+        del _order, _parts
+        _copied = tape.inside(copied, "a rank's part of the gradient, and its sum with the head's")
+        return [Tensor(part, width, made.storage, None)]
 
     output = tape.new(tokens * hidden_size, width, "embedding")
     return tape.record(output, (weight,), (weight,), backward)

@@ -88,6 +88,12 @@ class UncountedWork:
         """State that other ranks send what the next storage holds, which is communication and no
         kernel's work."""
 
+    def reduces(self, num_bytes: int) -> None:
+        """State that the next storage is the sum of so many bytes of every rank."""
+
+    def gathers(self, num_bytes: int) -> None:
+        """State that the next storage has so many bytes that all ranks together had."""
+
     def fills_in_steps(self) -> None:
         """State that the next storage is filled by kernels that are stated one by one."""
 

@@ -11,16 +11,20 @@ from planner.plan.vocabulary import (
     OFFLOADS_WITH,
     SHARDS_NOTHING,
     SHARDS_PARAMETERS,
+    SHARES_SAMPLES,
     ZERO_STAGE,
     Offload,
     Strategy,
     ZeroStage,
+    data_ranks,
 )
 
 OFFLOADS = tuple(OFFLOADS_WITH)
 """Kinds of offload, from none to all."""
 STRATEGIES = tuple(ZERO_STAGE)
 """All strategies, the simplest first."""
+OVER_SAMPLES = tuple(each for each in STRATEGIES[1:] if each not in SHARES_SAMPLES)
+"""The strategies of several ranks that are searched unasked: each rank has samples of its own."""
 
 
 Sharding = tuple[Strategy, int]
@@ -42,11 +46,14 @@ class Layout(Struct, frozen=True):
     offload: Offload = "none"
     copies: int = 1
     """How often the whole of the parameters exists over all ranks that shard them."""
+    sequence_ranks: int = 1
+    """Number of ranks that share one sequence."""
 
     @property
     def shard_ranks(self) -> int:
-        """Number of ranks that share one copy of what is sharded."""
-        return self.world_size // self.copies
+        """Number of ranks that share one copy of what is sharded; 1 where layers are cut
+        instead."""
+        return (1 if self.strategy in SHARES_SAMPLES else self.world_size) // self.copies
 
     @property
     def num_communicators(self) -> int:
@@ -58,9 +65,6 @@ class Layout(Struct, frozen=True):
     def sharding(self) -> Sharding:
         """Strategy and copies."""
         return self.strategy, self.copies
-
-    sequence_ranks: int = 1
-    """Number of ranks that share one sequence."""
 
     @property
     def checkpointing(self) -> int:
@@ -104,10 +108,14 @@ class Layout(Struct, frozen=True):
         )
 
     @property
+    def data_ranks(self) -> int:
+        """Number of ranks, or of groups that share one sequence, with samples of their own."""
+        return data_ranks(self.strategy, self.world_size, self.sequence_ranks)
+
+    @property
     def global_batch_size(self) -> int:
         """Samples per optimizer step over all ranks."""
-        readers = self.world_size // self.sequence_ranks
-        return self.micro_batch_size * self.gradient_accumulation_steps * readers
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.data_ranks
 
 
 PARTIAL = (4, 2)
@@ -196,10 +204,10 @@ def divisors(number: int) -> tuple[int, ...]:
 
 
 def strategies(world_size: int, offload: Offload) -> tuple[Strategy, ...]:
-    """Return the strategies for so many ranks; a single device needs DeepSpeed only to offload, and
-    then the lowest stage that can."""
+    """Return the strategies for so many ranks with samples of their own; a single device needs
+    DeepSpeed only to offload, and then the lowest stage that can."""
     if offload == "none":
-        return STRATEGIES[:1] if world_size == 1 else STRATEGIES[1:]
+        return STRATEGIES[:1] if world_size == 1 else OVER_SAMPLES
     found = OFFLOADS_WITH[offload]
     return found[:1] if world_size == 1 else found
 
@@ -225,16 +233,23 @@ def series(
     partial: Sequence[int] = PARTIAL,
     offload: Offload = "none",
     sequence_ranks: int = 1,
+    among: Sequence[Strategy] | None = None,
 ) -> Iterator[Series]:
     """Yield all series in which each rank has exactly ``samples_per_rank`` samples per step, alone
-    or with the other ``sequence_ranks`` that share them.
+    or with the other ``sequence_ranks`` that share them, of the strategies ``among`` which the
+    choice is, or of all that are searched unasked.
 
     ``partial`` are the intervals of recomputation that are tried beside none and every layer.
     """
     *accumulating, whole = divisors(samples_per_rank)
     groups = (tuple(accumulating[:1]), tuple(accumulating[1:]), (whole,))
+    found = tuple(
+        shardings(world_size, offload, num_nodes)
+        if among is None
+        else ((each, 1) for each in among)
+    )
     for (strategy, copies), sizes, checkpointing in product(
-        shardings(world_size, offload, num_nodes), filter(None, groups), (0, *partial, 1)
+        found, filter(None, groups), (0, *partial, 1)
     ):
         yield Series(
             strategy=strategy,

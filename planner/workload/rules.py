@@ -1,24 +1,26 @@
 """Combinations that are refused or discouraged, read from presets/rules.yaml."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from planner.base.bounded_cache import bounded_cache
 from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 from planner.hardware.cluster import Cluster, Device
+from planner.models.model_spec import ModelSpec
 from planner.plan.optimizer_presets import OptimizerLibrary, optimizers
 from planner.plan.vocabulary import (
+    SHARES_SAMPLES,
     AttentionName,
     Method,
     Offload,
     Precision,
     Strategy,
 )
-from planner.workload.workload import Workload
+from planner.workload.workload import CUT_SIZES, Workload
 
 QuantType = Literal["nf4", "int8"]
 
@@ -47,6 +49,10 @@ class When(Spec):
     shares_sequences: list[bool] | None = None
     changes_base: list[bool] | None = None
     trains_vectors: list[bool] | None = None
+    model_type_other_than: tuple[str, ...] = ()
+    several_nodes: list[bool] | None = None
+    dora: list[bool] | None = None
+    even_parts: list[bool] | None = None
 
     def applies(self, combination: "Combination") -> bool:
         """Return whether the rule is about this combination."""
@@ -68,11 +74,17 @@ class When(Spec):
             (self.shares_sequences, combination.shares_sequences),
             (self.changes_base, combination.changes_base),
             (self.trains_vectors, combination.trains_vectors),
+            (self.several_nodes, combination.several_nodes),
+            (self.dora, combination.dora),
+            (self.even_parts, combination.even_parts),
         )
         for allowed, found in pairs:
             if allowed is not None and found not in allowed:
                 return False
-        excepted = combination.optimizer in self.optimizer_other_than
+        excepted = (
+            combination.optimizer in self.optimizer_other_than
+            or combination.model_type in self.model_type_other_than
+        )
         return not excepted and self._of_such_a_card(combination.compute_capability)
 
     def _of_such_a_card(self, capability: str | None) -> bool:
@@ -103,6 +115,10 @@ class Combination(Struct, frozen=True):
     """Whether adapters begin as a part of the base's weights."""
     trains_vectors: bool
     """Whether the adapters' matrices are frozen."""
+    several_nodes: bool
+    dora: bool
+    even_parts: bool
+    """Whether each device has an equal part of a layer, where layers are cut."""
     compute_capability: str | None
     shares_sequences: bool = False
     """Whether several ranks share one sequence."""
@@ -135,9 +151,22 @@ class Combination(Struct, frozen=True):
             adapts_experts=adapter is not None and bool(adapter.target_parameters),
             changes_base=adapter is not None and adapter.changes_base,
             trains_vectors=workload.trains_vectors,
+            several_nodes=cluster.num_nodes > 1,
+            dora=adapter is not None and adapter.dora,
+            even_parts=has_even_parts(strategy, workload.model, cluster.world_size),
             compute_capability=cluster.accelerator.compute_capability,
             shares_sequences=shares_sequences,
         )
+
+
+def has_even_parts(strategy: Strategy, shape: ModelSpec | Mapping[str, object], ranks: int) -> bool:
+    """Return whether each rank has as much of a layer as the others, where layers are cut; True
+    where the shape, or a plan's ``config.json``, does not say."""
+    if strategy not in SHARES_SAMPLES:
+        return True
+    known = shape if isinstance(shape, Mapping) else structs.asdict(shape)
+    sizes = [known.get(name) for name in CUT_SIZES]
+    return not any(size % ranks for size in sizes if isinstance(size, int))
 
 
 class Rule(Spec):

@@ -11,8 +11,20 @@ from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
 from planner.models.module_names import ONLY_ATTENTION
-from planner.plan.vocabulary import Attention, AttentionName, Loss, Method, Precision
+from planner.plan.vocabulary import (
+    SHARES_SAMPLES,
+    Attention,
+    AttentionName,
+    Loss,
+    Method,
+    Precision,
+)
+from planner.workload.layout import Layout
 from planner.workload.settings import TrainingSettings
+
+CUT_SIZES = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
+"""Keys of ``config.json``, and fields of a model's shape, of what is cut into equal parts where
+layers are cut over ranks."""
 
 
 class Workload(Spec):
@@ -26,6 +38,18 @@ class Workload(Spec):
     pure: bool = False
     """Whether parameters, gradients and optimizer states are all in the compute precision, without
     an fp32 copy of what trains."""
+    tensor_ranks: int = 1
+    """Number of ranks that each layer is cut over; the model is then one rank's."""
+
+    def of_a_rank(self, layout: Layout) -> "Workload":
+        """Return what one rank of a layout computes: all of it, unless layers are to be cut
+        (planner/workload/tensor_slice.py)."""
+        if layout.strategy not in SHARES_SAMPLES or self.tensor_ranks > 1:
+            return self
+        ranks = layout.world_size
+        parts = {name: getattr(self.model, name) // ranks for name in CUT_SIZES}
+        model = structs.replace(self.model, **parts)
+        return structs.replace(self, model=model, tensor_ranks=ranks)
 
     def with_settings(self, **changes: object) -> "Workload":
         """Return the same workload with some of its settings replaced."""

@@ -17,7 +17,7 @@ ZERO_SIZES = {
 }
 SIXTEEN_BIT = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16", "master": "fp32"}
 IN_FP32 = {"compute": "fp32", "frozen": "fp32", "trainable": "fp32", "master": None}
-STAGES = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp": 0}
+STAGES = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "fsdp": 0, "tensor": 0}
 
 
 def plan_content(**changes: Any) -> dict[str, Any]:

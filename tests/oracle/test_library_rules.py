@@ -20,7 +20,9 @@ from peft import LoraConfig, get_peft_model
 from peft.utils.integrations import dequantize_module_weight
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import distribute_tensor
 from transformers import (
+    AutoConfig,
     BitsAndBytesConfig,
     FalconConfig,
     LlamaConfig,
@@ -43,6 +45,7 @@ from planner.workload.dtypes import numerics
 from planner.workload.optimizers import states_bytes
 from planner.workload.rules import rule_book
 from planner.workload.settings import settings_of
+from planner.workload.tensor_slice import COLUMNS, ROWS
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES, build, prepare, quantized_layer, workload_of
@@ -74,8 +77,21 @@ SEEN = {
     "sequence-parallel-strategy",
     "sequence-parallel-eager",
     "sequence-parallel-packing",
+    "tensor-other-model",
+    "tensor-fp16",
 }
-READ_ONLY = {"int8-before-turing", "attention-compiled", "eager-on-cpu"}
+READ_ONLY = {
+    "int8-before-turing",
+    "attention-compiled",
+    "eager-on-cpu",
+    "tensor-quantized",
+    "tensor-uneven",
+    "tensor-nodes",
+    "tensor-dora",
+    "tensor-vera",
+    "tensor-parted-base",
+    "tensor-other-optimizer",
+}
 SEEN_ELSEWHERE = {
     "packing-without-positions",
     "packing-across-states",
@@ -164,6 +180,29 @@ def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) ->
     raised = contextlib.nullcontext() if takes_shards else pytest.raises(RuntimeError)
     with raised:
         optimizer.step()
+
+
+def test_layers_that_are_planned_to_be_cut_are_cut_as_llamas_are() -> None:
+    (rule,) = (rule for rule in rule_book() if rule.name == "tensor-other-model")
+    cut = {**dict.fromkeys(COLUMNS, "colwise"), **dict.fromkeys(ROWS, "rowwise")}
+    for model_type in rule.when.model_type_other_than:
+        plan = AutoConfig.for_model(model_type).base_model_tp_plan
+        found = {name.rpartition(".")[2]: style for name, style in plan.items()}
+        of_norms = {name: found.pop(name) for name in ("q_norm", "k_norm") if name in found}
+        assert found == cut
+        assert set(of_norms.values()) <= {"replicated_with_grad_allreduce"}
+
+
+@pytest.mark.usefixtures("_alone")
+def test_a_scaler_takes_no_mixture_of_parts_and_whole_gradients() -> None:
+    mesh = init_device_mesh("cpu", (1,))
+    whole = torch.nn.Parameter(torch.ones(4))
+    part = torch.nn.Parameter(distribute_tensor(torch.ones(4), mesh))
+    whole.grad, part.grad = torch.ones(4), distribute_tensor(torch.ones(4), mesh)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    scaler.scale(torch.ones(1))
+    with pytest.raises(RuntimeError, match=r"mixed torch\.Tensor and DTensor"):
+        scaler.step(torch.optim.AdamW([{"params": [part]}, {"params": [whole]}], fused=False))
 
 
 @pytest.mark.usefixtures("_alone")

@@ -75,6 +75,10 @@ WRAPPER = structs.replace(
         ),
     },
 )
+OF_TYPE: dict[str, dict[str, Any]] = {
+    "qwen2": {"qkv_bias": True, "tied_embeddings": True},
+    "qwen3": {"qk_norm": "heads"},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,8 @@ class ZeroCase:
     one_key: bool = False
     """Whether all queries have one head of keys and values."""
 
+    model_type: str = "llama"
+
     @property
     def ranks(self) -> int:
         return RANKS * self.copies
@@ -114,6 +120,8 @@ class ZeroCase:
         if self.towers:
             return WRAPPER
         shape = MIXTURE if self.mixture else SHAPE
+        if self.model_type in OF_TYPE:
+            shape = structs.replace(SHAPE, model_type=self.model_type, **OF_TYPE[self.model_type])
         return structs.replace(shape, num_key_value_heads=1) if self.one_key else shape
 
     @property

@@ -60,6 +60,9 @@ def combination(**changes: Any) -> Combination:
         "adapts_experts": False,
         "changes_base": False,
         "trains_vectors": False,
+        "several_nodes": False,
+        "dora": False,
+        "even_parts": True,
         "compute_capability": None,
     }
     return Combination(**{**properties, **changes})

@@ -6,6 +6,7 @@ from planner.base.phrases import Phrase
 from planner.memory.buffers import Buffer
 from planner.memory.ddp_buckets import ddp_buckets
 from planner.memory.expert_loading import stacked_at_once
+from planner.memory.footprint import table_bytes
 from planner.memory.optimizer_step import step_of
 from planner.memory.quantized_loading import quantized_from
 from planner.memory.workspaces import cublas_workspaces
@@ -32,6 +33,7 @@ CUBLAS = "ATen/cuda/CublasHandlePool.cpp (planner/memory/workspaces.py)"
 UPDATE = Phrase("clip_grad.py and the optimizer (planner/memory/optimizer_step.py)")
 LOADING = "transformers' core_model_loading.py (planner/memory/expert_loading.py)"
 WHOLE_MATRIX = Phrase("bytes of a whole matrix beyond what is loaded after it")
+TABLE = "torch/distributed/tensor/_ops/_embedding_ops.py (planner/memory/footprint.py)"
 SAVING = "launcher/training/saving.py (planner/memory/footprint.py)"
 TAPE = Phrase("transformers' forward code on the tape (planner/forward, planner/tape)")
 TRACE = Phrase("a trace of the real model's step (planner/models/traced_model.py)")
@@ -57,6 +59,9 @@ def _frozen_weights(plan: Explained, _phase: Phase) -> Iterator[Term]:
 def _gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
     amount = blocks_each(plan.trained, plan.kinds.gradient, plan.tensors)
     yield Term(name=Phrase("gradients"), bytes=amount, source=STATES)
+    others, part = plan.workload.tensor_ranks - 1, table_bytes(plan.workload, plan.kinds.gradient)
+    rows = Count(others, Phrase("other ranks' parts")) * bytes_of(part)
+    yield Term(name=Phrase("gradient of the whole table of embeddings"), bytes=rows, source=TABLE)
 
 
 def _states(plan: Explained, _phase: Phase) -> Iterator[Term]:
@@ -123,7 +128,12 @@ def _loading_bytes(plan: Explained) -> Expression:
 
 
 def _update(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    yield from update_terms(plan, trained_tensors(plan.workload))
+    part = table_bytes(plan.workload, plan.kinds.gradient)
+    terms = [*update_terms(plan, trained_tensors(plan.workload))]
+    if part > sum(term.num_bytes for term in terms):
+        name = Phrase("this rank's part of the table's gradient")
+        terms = [Term(name=name, bytes=bytes_of(part), source=TABLE)]
+    yield from terms
 
 
 def update_terms(plan: Explained, tensors: Sequence[TrainedTensor]) -> Iterator[Term]:
@@ -138,7 +148,13 @@ def update_terms(plan: Explained, tensors: Sequence[TrainedTensor]) -> Iterator[
 
 
 def _cast(plan: Explained, _phase: Phase) -> Iterator[Term]:
-    largest_tensor = max(tensor.elements for tensor in plan.tensors)
+    largest_tensor, ranks = max(tensor.elements for tensor in plan.tensors), plan.layout.world_size
+    if plan.workload.tensor_ranks > 1:
+        whole = Count(2 * ranks * largest_tensor, Phrase("elements"))
+        amount = whole * bytes_of(plan.kinds.trainable)
+        name = Phrase("the largest tensor, gathered and put in order")
+        yield Term(name=name, bytes=amount, source=SAVING)
+        return
     amount = Count(largest_tensor, Phrase("elements")) * bytes_of(plan.kinds.compute)
     yield Term(name=Phrase("the largest tensor, cast to be written"), bytes=amount, source=SAVING)
 

@@ -34,7 +34,8 @@ class Explained:
 
     @cached_property
     def workload(self) -> Workload:
-        return self.candidate.workload
+        """The workload of one rank."""
+        return self.candidate.workload.of_a_rank(self.candidate.layout)
 
     @property
     def layout(self) -> Layout:

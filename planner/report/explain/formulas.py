@@ -24,6 +24,7 @@ TERMS: dict[Strategy, Mapping[Buffer, Terms]] = {
     "zero2": FLAT_TERMS,
     "zero3": SLICED_TERMS,
     "fsdp": FSDP_TERMS,
+    "tensor": DEVICE_TERMS,
 }
 """The terms of each buffer, by strategy."""
 

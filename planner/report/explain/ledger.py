@@ -68,7 +68,8 @@ def alive(log: Sequence[StorageEvent]) -> Ledger:
 
 
 def _pass_of(candidate: Candidate) -> ModelPass:
-    workload, layout = candidate.workload, candidate.layout
+    layout = candidate.layout
+    workload = candidate.workload.of_a_rank(layout)
     zero = zero_section(workload, layout)
     return ModelPass(
         workload,

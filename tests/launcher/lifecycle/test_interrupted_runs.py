@@ -88,6 +88,12 @@ METHODS: dict[str, dict[str, Any]] = {
         batch__micro_batch_size=1,
         batch__gradient_accumulation_steps=1,
     ),
+    "tensor": {
+        "adapter": DROPOUT,
+        "parallel": parallel("tensor"),
+        "training": {**SIX_STEPS, "evaluation": EVALUATION},
+        "data__validation_fraction": 0.25,
+    },
     "fsdp-qlora": {
         "method": "qlora",
         "quantization": NF4,
@@ -139,7 +145,7 @@ def test_an_interrupted_run_goes_on_bit_by_bit(
     assert result(done) == weights
     assert evaluations(done) == looked_at
     assert bool(looked_at) == (
-        method in ("lora", "vera", "zero3", "shared-sequences", "fsdp", "fsdp-copies")
+        method in ("lora", "vera", "zero3", "shared-sequences", "fsdp", "fsdp-copies", "tensor")
     )
 
 

@@ -143,3 +143,8 @@ def test_one_process_sees_one_card(visible: dict[str, str], seen: str) -> None:
 def test_several_ranks_see_all_cards() -> None:
     two = plan(**GPU, parallel=parallel("ddp"), batch__global_batch_size=8)
     assert "CUDA_VISIBLE_DEVICES" not in rank_environment(two, {})
+
+
+def test_ranks_that_cut_layers_on_the_cpu_see_no_card() -> None:
+    cut = plan(parallel=parallel("tensor"), batch__global_batch_size=4)
+    assert rank_environment(cut, {"CUDA_VISIBLE_DEVICES": "0"})["CUDA_VISIBLE_DEVICES"] == ""

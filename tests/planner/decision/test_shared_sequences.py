@@ -70,7 +70,7 @@ def test_leaner_layouts_make_the_same_batch() -> None:
 
 def test_a_plan_has_whole_parts_of_sequences() -> None:
     shared = {**parallel("zero2"), "sequence_parallel_size": 2}
-    assert plan(parallel=shared).parallel.num_readers == 1
+    assert plan(parallel=shared).parallel.data_ranks == 1
     with pytest.raises(ValueError, match=r"sequence_length \(127\) must be a multiple"):
         plan(parallel=shared, batch__sequence_length=127)
     with pytest.raises(ValueError, match=r"/ sequence_parallel_size \(2 \* 2 \* 1 = 4\)"):

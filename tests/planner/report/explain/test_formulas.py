@@ -96,6 +96,14 @@ def test_formulas_of_copies(batch: int, offload: Offload) -> None:
     assert (("backward", "gradients") in differs) == (offload == "all")
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen2.5-3b"])
+def test_formulas_of_layers_that_are_cut(model: str, method: Method) -> None:
+    asked = request(cards(2, 900), model=model, method=method, strategy="tensor")
+    chosen = decide(asked).chosen
+    assert cells(chosen) == reported(chosen)
+
+
 @pytest.mark.parametrize("stage", [None, 2, 3])
 @pytest.mark.parametrize("name", optimizers())
 def test_formulas_of_optimizers(name: str, stage: ZeroStage | None) -> None:

@@ -1,0 +1,139 @@
+"""Layers that are cut over the devices of one node: planned where asked for, or where nothing else
+fits."""
+
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from planner.base.errors import InvalidRequestError, NothingFitsError
+from planner.decision.assemble import plan_of
+from planner.decision.choose import decide
+from planner.decision.model_parallelism import fewest_cut
+from planner.decision.request import Request
+from planner.decision.requested_workload import workload
+from planner.memory.footprint import footprint
+from planner.models.model_spec import ModelSpec
+from planner.plan.vocabulary import Method
+from planner.speed.card_rates import NOMINAL
+from planner.speed.pass_time import pass_time
+from planner.workload.dtypes import numerics_of
+from planner.workload.trained_tensors import trained_tensors
+from tests.planner.builders import cards, request
+
+
+def wide_layers(count: int, gib: int, **pinned: Any) -> Request:
+    """Two layers whose inner width is 64 times the hidden size, and samples of 8,192 tokens."""
+    asked = request(
+        cards(count, gib), model="llama-2-7b", method="lora", sequence_length=8192, **pinned
+    )
+    wide: ModelSpec = structs.replace(
+        asked.model.spec,
+        num_layers=2,
+        hidden_size=2048,
+        intermediate_size=131072,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        vocab_size=2048,
+        max_position_embeddings=8192,
+    )
+    return structs.replace(asked, model=structs.replace(asked.model, spec=wide))
+
+
+def test_nothing_is_cut_unless_nothing_else_fits() -> None:
+    assert decide(wide_layers(8, 24)).chosen.layout.strategy == "zero3"
+    decision = decide(wide_layers(8, 16))
+    assert decision.chosen.layout.strategy == "tensor"
+    assert "nothing fits unless each layer is cut over the devices" in decision.why
+    with pytest.raises(NothingFitsError):
+        decide(wide_layers(8, 16, strategy="zero3"))
+
+
+def test_fewer_cards_are_told_of_more() -> None:
+    """Where no shorter sample fits either; quantized layers are not cut."""
+    asked = wide_layers(1, 16)
+    counts = [
+        fewest_cut(workload(asked, method), asked.cluster, asked.budget_bytes)
+        for method in ("lora", "full", "qlora")
+    ]
+    assert counts == [4, 4, None]
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_all_devices_have_the_same_samples(method: str) -> None:
+    asked = request(cards(4, 80), model="llama-3.1-8b", method=method, strategy="tensor")
+    decision = decide(asked)
+    plan = plan_of(decision)
+    batch = plan.batch
+    assert plan.parallel.data_ranks == 1
+    assert batch.micro_batch_size * batch.gradient_accumulation_steps == batch.global_batch_size
+    assert decision.chosen.step_time_s is None  # a card of unknown speed
+    assert decision.chosen.usual_time_s > 0
+    assert not any(each.option.startswith("--gpus") for each in decision.improvements)
+
+
+def test_a_rank_trains_its_part_of_each_matrix() -> None:
+    """Of LoRA's matrices A is whole where outputs are cut, and B where inputs are."""
+    asked = request(cards(4, 80), model="llama-3.1-8b", method="lora", strategy="tensor")
+    chosen = decide(asked).chosen
+    part = chosen.workload.of_a_rank(chosen.layout)
+    r, h, i, kv = part.settings.adapter.rank, 4096, 14336 // 4, 1024 // 4  # type: ignore[union-attr]
+    rows = [(r, h), (h // 4, r), (r, h), (kv, r), (r, h), (kv, r), (r, h // 4), (h, r)]
+    rows += [(r, h), (i, r), (r, h), (i, r), (r, i), (h, r)]
+    assert [tensor.shape for tensor in trained_tensors(part)] == 32 * rows
+
+
+@pytest.mark.parametrize(("method", "checkpointing"), [("full", 0), ("full", 1), ("lora", 1)])
+def test_what_ranks_send_each_other(method: Method, checkpointing: int) -> None:
+    """Megatron's two sums a layer in forward (arXiv:1909.08053, Figure 4); in backward transformers
+    sums the gradient of each matrix's input, of which q, k, v, gate and up share one."""
+    asked = request(cards(2, 900), model="llama-3.1-8b", method=method, strategy="tensor")
+    layout = structs.replace(decide(asked).chosen.layout, micro_batch_size=1)
+    part = decide(asked).chosen.workload.of_a_rank(layout)
+    kinds, tokens, layers = numerics_of(part, layout), part.settings.sequence_length, 32
+    sent = pass_time(part, kinds, 1, checkpointing=checkpointing, device="cuda", speed=NOMINAL)
+    found = sent.collectives
+    assert found is not None
+    again = 1 if checkpointing else 0  # attention's, since what the MLP has summed is not saved
+    if method == "lora":  # of each of 7 adapters, too; and the last of them saves what is summed
+        assert found.all_reduces == layers * 2 * (2 + 2 + 5) + 1
+    else:
+        assert found.all_reduces == layers * (2 + again + 5) + 1
+        elements = found.all_reduced_bytes / (tokens * 4096)
+        assert elements == layers * ((2 + again) * 2 + 5 * 4) + 4  # autocast casts behind the sums
+    assert found.all_gathers == 1  # the head's rows, for the fused loss
+
+
+def test_more_devices_take_less_memory_each() -> None:
+    peaks = []
+    for count in (2, 4, 8):
+        asked = request(
+            cards(count, 900),
+            model="llama-3.1-8b",
+            method="full",
+            strategy="tensor",
+            micro_batch_size=1,
+        )
+        chosen = decide(asked).chosen
+        peaks.append(footprint(chosen.workload, chosen.layout, "cuda").peak_allocated_bytes)
+    assert peaks == sorted(peaks, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "why"),
+    [
+        ({"method": "qlora"}, "4-bit codes lie in one column"),
+        ({"model": "mixtral-8x7b"}, "cut otherwise than Llama's"),
+        ({"optimizer": "adamw_8bit"}, "not seen to update DTensors"),
+        ({"precision": "fp16"}, "takes no mixture"),
+        ({"offload": "all"}, "no layout satisfies"),
+        ({"cluster": cards(3, 80)}, "must each be a multiple"),
+        ({"cluster": structs.replace(cards(2, 80), num_nodes=2)}, "between nodes"),
+        ({"cluster": cards(1, 80)}, "there is one"),
+    ],
+    ids=lambda each: str(each)[:20],
+)
+def test_what_is_refused_and_why(pinned: dict[str, Any], why: str) -> None:
+    where = pinned.pop("cluster", cards(2, 80))
+    with pytest.raises(InvalidRequestError, match=why):
+        decide(request(where, **{"model": "llama-3.1-8b", "strategy": "tensor", **pinned}))
