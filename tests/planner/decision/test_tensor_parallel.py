@@ -42,11 +42,12 @@ def wide_layers(count: int, gib: int, **pinned: Any) -> Request:
 
 def test_nothing_is_cut_unless_nothing_else_fits() -> None:
     assert decide(wide_layers(8, 24)).chosen.layout.strategy == "zero3"
-    decision = decide(wide_layers(8, 16))
+    assert decide(wide_layers(8, 16)).chosen.layout.sequence_ranks > 1
+    decision = decide(wide_layers(8, 16, sequence_parallel_size=1))
     assert decision.chosen.layout.strategy == "tensor"
     assert "nothing fits unless each layer is cut over the devices" in decision.why
     with pytest.raises(NothingFitsError):
-        decide(wide_layers(8, 16, strategy="zero3"))
+        decide(wide_layers(8, 16, strategy="zero3", sequence_parallel_size=1))
 
 
 def test_fewer_cards_are_told_of_more() -> None:
