@@ -1,6 +1,9 @@
 """How the report calls methods, strategies and layouts."""
 
+from collections.abc import Iterator
+
 from planner.base.phrases import Joined, Phrase
+from planner.plan.schema import AdapterSection
 from planner.plan.vocabulary import Offload, Part, Strategy
 from planner.search.candidate import Candidate
 from planner.workload.layout import Layout
@@ -41,7 +44,8 @@ def strategy_title(layout: Layout) -> str:
 
 
 def headline(chosen: Candidate) -> str:
-    """Return how a candidate trains: method, strategy, precision, recomputation, departures."""
+    """Return how a candidate trains: method and kind of adapters, strategy, precision,
+    recomputation, departures."""
     where = _where(chosen.layout, chosen.cluster.num_nodes)
     where += OFFLOAD_TITLES[chosen.layout.offload]
     shared = chosen.layout.sequence_ranks
@@ -55,8 +59,19 @@ def headline(chosen: Candidate) -> str:
     )
     if chosen.workload.settings.activation_offloading:
         kept += Phrase(" from the host's memory")
-    parts = METHOD_TITLES[chosen.method], where, _precision(chosen), kept, *chosen.departures
-    return Joined(", ", parts)
+    method = [METHOD_TITLES[chosen.method], *_kinds_of(chosen.workload.settings.adapter)]
+    return Joined(", ", (*method, where, _precision(chosen), kept, *chosen.departures))
+
+
+def _kinds_of(adapter: AdapterSection | None) -> Iterator[Phrase]:
+    """Yield what adapters are where they are not LoRA's own, or begin otherwise."""
+    if adapter is None:
+        return
+    begins = "PiSSA" if adapter.init.startswith("pissa") else "OLoRA"
+    kinds = {"VeRA": adapter.vera, "DoRA": adapter.dora, begins: adapter.changes_base}
+    for kind, is_that in kinds.items():
+        if is_that:
+            yield Phrase("{kind} adapters", kind=kind)
 
 
 def _where(layout: Layout, num_nodes: int) -> str:

@@ -11,8 +11,10 @@ from rich.console import Console
 from planner.base.units import GIB
 from planner.decision.choose import decide
 from planner.hardware.cluster import Cluster
+from planner.recipes.load_recipe import load_recipe
 from planner.report.terminal_report import print_report
 from planner.report.verdict import memory_line, notes
+from planner.report.words import headline
 from tests.planner.builders import cards, request
 
 
@@ -49,6 +51,20 @@ WITH_UNIT = re.compile(rf"({NUMBER.pattern}) (GiB|MiB|s|min|h|%|tokens|tokens/s|
 @pytest.mark.parametrize(("count", "gib"), MACHINES)
 def test_nothing_is_wider_than_the_terminal(width: int, count: int, gib: int) -> None:
     assert max(map(len, printed(width, count=count, gib=gib).splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"recipe": load_recipe("vera")}, "LoRA, VeRA adapters, one device"),
+        ({"recipe": load_recipe("dora"), "method": "qlora"}, "QLoRA, DoRA adapters, one device"),
+        ({"method": "lora", "lora_init": "pissa_niter_4"}, "LoRA, PiSSA adapters, one device"),
+        ({"method": "lora"}, "LoRA, one device"),
+    ],
+)
+def test_adapters_of_another_kind_are_named(asked: dict[str, Any], words: str) -> None:
+    chosen = decide(request(cards(1, 80), model="qwen2.5-1.5b", **asked)).chosen
+    assert headline(chosen).startswith(words)
 
 
 @pytest.mark.parametrize("model", ["chatglm3-6b-base", "mixtral-8x7b"])
