@@ -184,7 +184,10 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     """Return rank, dropout and beginning that were asked for, and targets that peft takes for what
     they are.
 
-    A recipe's names that the model lacks are left out, as peft would.
+    A recipe's names that the model lacks are left out, as peft would. Its dropout is not that of
+    adapters which are asked to begin as a part of the base: each step would run without a part of
+    the model (SmolLM2-135M began at a loss of 11.7 with the recipe's 0.1, and at its own 8.1 with
+    none).
     """
     model = request.model.spec
     asked = adapter.target_modules
@@ -194,7 +197,10 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
         known = {linear.name for linear, _ in model.adaptable_linears}
         asked = tuple(name for name in asked if name in known)
     targets = lora_targets(model, asked)
-    dropout = adapter.dropout if request.lora_dropout is None else request.lora_dropout
+    init = request.lora_init or adapter.init
+    dropout = request.lora_dropout
+    if dropout is None:
+        dropout = adapter.dropout if init == adapter.init else 0.0
     rank = request.lora_rank or adapter.rank
     return structs.replace(
         adapter,
@@ -202,7 +208,7 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
         target_parameters=adapted_experts(request, adapter),
         rank=rank,
         dropout=dropout,
-        init=request.lora_init or adapter.init,
+        init=init,
     )
 
 

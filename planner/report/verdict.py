@@ -170,11 +170,14 @@ def notes(decision: Decision) -> list[str]:
         )
     found += [*_wrapper_notes(model), *_position_notes(model)]
     work = chosen.workload
-    found += [
-        note
-        for note in (work.experts_note, work.adapter_note, work.loop_note, work.rounding_note)
-        if note is not None
-    ]
+    of_the_workload = (
+        work.experts_note,
+        work.adapter_note,
+        work.dropout_note,
+        work.loop_note,
+        work.rounding_note,
+    )
+    found += [note for note in of_the_workload if note is not None]
     lacking = lacking_now(cluster, host_bytes=chosen.host.node_bytes, disk_bytes=chosen.disk_bytes)
     return found if lacking is None else [*found, lacking]
 

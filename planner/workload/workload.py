@@ -253,6 +253,17 @@ class Workload(Spec):
         )
 
     @property
+    def dropout_note(self) -> str | None:
+        """Note on dropout in adapters that hold a part of the base; None where they have none."""
+        adapter = self.settings.adapter
+        if adapter is None or not adapter.changes_base or not adapter.dropout:
+            return None
+        return Phrase(
+            "the adapters hold a part of the base's weights, of which dropout leaves some out in "
+            "every step: --lora-dropout 0 keeps all"
+        )
+
+    @property
     def loop_note(self) -> str | None:
         """Note on mixers whose recurrence is a loop over all tokens; None without any."""
         if self.model.mamba_1 is None:

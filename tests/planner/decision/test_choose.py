@@ -315,3 +315,20 @@ def test_a_recipe_whose_matrices_the_model_lacks() -> None:
 def test_zero_needs_several_devices() -> None:
     with pytest.raises(InvalidRequestError, match="there is one"):
         decide(request(cards(1, 80), zero_stage=2))
+
+
+@pytest.mark.parametrize(("dropout", "expected"), [(None, 0.0), (0.05, 0.05)])
+def test_what_begins_as_a_part_of_the_base_is_dropped_only_where_asked(
+    dropout: float | None, expected: float
+) -> None:
+    asked = request(
+        cards(1, 24),
+        model="qwen2.5-1.5b",
+        method="lora",
+        lora_init="pissa_niter_4",
+        lora_dropout=dropout,
+    )
+    work = decide(asked).chosen.workload
+    assert work.settings.adapter is not None
+    assert work.settings.adapter.dropout == expected
+    assert (work.dropout_note is not None) == (expected > 0)
