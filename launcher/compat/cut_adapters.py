@@ -12,8 +12,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-ADAPTER = "default"
-"""peft's name of the only adapter."""
+from launcher.compat.peft import ADAPTER
 
 
 def cut_by(attach: Callable[[Any], Any], model: Any) -> Any:

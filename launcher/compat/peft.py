@@ -1,5 +1,5 @@
-"""Private parts of peft: how its layers know a packed matrix and make it whole, and which names
-it takes for something else.
+"""Private parts of peft: how its layers know a packed matrix and make it whole, which names it
+gives to what it adds, and which it takes for something else.
 
 read: peft 0.21.2.
 """
@@ -20,7 +20,16 @@ from peft.utils.transformers_weight_conversion import (
 
 from launcher.compat.replacement import Replacement, replaced
 
+ADAPTER = "default"
+"""peft's name of a model's only adapter."""
+ADAPTER_MODULES = (".lora_", ".vera_")
+"""Parts of the names of modules that it adds to a layer."""
 Dequantize = Callable[[Any], Any]
+
+
+def is_of_adapter(name: str) -> bool:
+    """Return whether a module or parameter of this name is one that peft added to a layer."""
+    return any(part in name for part in ADAPTER_MODULES)
 
 
 def dora_dequantizes(dequantize: Dequantize) -> AbstractContextManager[None]:

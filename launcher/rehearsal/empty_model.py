@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from launcher.compat.bitsandbytes import Packed4bit, PackedInt8
 from launcher.compat.packed_experts import held, hold, packed_stack
-from launcher.compat.peft import dora_dequantizes, mark_packed
+from launcher.compat.peft import dora_dequantizes, is_of_adapter, mark_packed
 from launcher.compat.torch import own_tensors
 from launcher.compat.transformers import (
     in_order_of_loading,
@@ -39,10 +39,6 @@ from planner.plan.vocabulary import Part
 
 NOISE = 0.02
 """Standard deviation of the random weights, as transformers initializes them."""
-
-
-ADAPTER_MODULES = (".lora_", ".vera_")
-"""Parts of the names of modules that peft adds to a layer."""
 
 
 class Recorder(Protocol):
@@ -215,18 +211,14 @@ def _packed(
 def _as_loaded(model: Any) -> list[Any]:
     """Return the base model's modules as a load comes to them, and then those of the adapter."""
     by_name = {
-        name if _is_of_adapter(name) else name.replace(".base_layer", ""): module
+        name if is_of_adapter(name) else name.replace(".base_layer", ""): module
         for name, module in model.named_modules()
         if not hasattr(module, "base_layer")
     }
     ordered = in_order_of_loading(by_name)
-    ordered.sort(key=_is_of_adapter)
+    ordered.sort(key=is_of_adapter)
     outside = [module for module in model.modules() if hasattr(module, "base_layer")]
     return [*(by_name[name] for name in ordered), *outside]
-
-
-def _is_of_adapter(name: str) -> bool:
-    return any(part in name for part in ADAPTER_MODULES)
 
 
 def _with_storage(old: torch.Tensor, device: torch.device) -> torch.Tensor:

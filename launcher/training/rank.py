@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, 
 from launcher.adapters.parted_base import part_base
 from launcher.compat.apollo import load_projections
 from launcher.compat.deepspeed import load_tensors_alone
+from launcher.compat.peft import ADAPTER
 from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs
 from launcher.data.tables import training_table, validation_table
@@ -249,7 +250,7 @@ def build_trainer(
         shard(plan, model, arguments.device)
     stop_at(model, inputs.data["new_stops"].values())
     if plan.adapter is not None:
-        model.peft_config["default"].base_model_name_or_path = inputs.base_name
+        model.peft_config[ADAPTER].base_model_name_or_path = inputs.base_name
     samples = training_table(inputs.data_folder)
     if run.probe.exists():
         samples = longest_samples(samples, plan.batch.global_batch_size)

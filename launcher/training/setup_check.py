@@ -21,6 +21,7 @@ from launcher.compat.deepspeed import (
     num_sharded_elements,
     user_optimizer,
 )
+from launcher.compat.peft import is_of_adapter
 from launcher.compat.transformers import kept_in_fp32
 from launcher.training.fully_sharded import num_copies
 from launcher.training.model_building import DTYPES
@@ -86,9 +87,7 @@ def setup_of(trainer: Any) -> Setup:
     packed = packed_elements(trainer.model)
     return Setup(
         num_params=sum(
-            packed.get(name) or num_elements(p)
-            for name, p in named
-            if ".lora_" not in name and ".vera_" not in name
+            packed.get(name) or num_elements(p) for name, p in named if not is_of_adapter(name)
         ),
         trainable_params=sum(map(num_elements, trainable)),
         frozen_dtypes=_dtypes(p for name, p in named if not p.requires_grad and name not in kept),

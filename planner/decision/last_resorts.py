@@ -17,7 +17,13 @@ LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
 """AdamW still, with smaller states; the first is the faster."""
 
 
-def last_resort(request: Request, results: Results) -> tuple[Request, Results, str]:
+Resorts = Iterator[tuple[Request, str]]
+"""Requests of one kind, each with a description."""
+Resort = tuple[Request, Results, str]
+"""A request that something fits, what was found for it, and its description."""
+
+
+def last_resort(request: Request, results: Results) -> Resort:
     """Return the fastest last resort that fits if no candidate does with the recipe's optimizer on
     the devices, and its description: states in 8 bit, which changes the mathematics, sequences that
     GPUs share, or activations or states on the host.
@@ -32,23 +38,26 @@ def last_resort(request: Request, results: Results) -> tuple[Request, Results, s
         _offloads(request),
     )
     for kind in kinds:
-        for changed, words in kind:
-            other = possible_methods(changed)
-            if any(result.fits for result in other.values()):
-                chosen, _ = choose(changed, other)
-                found.append((chosen.ranking_time_s, changed, other, words))
-                break
-    if not found:
-        for changed, words in _cut_layers(request):
-            other = possible_methods(changed)
-            if any(result.fits for result in other.values()):
-                return changed, other, words
+        resort = _first_that_fits(kind)
+        if resort is not None:
+            changed, other, _ = resort
+            chosen, _ = choose(changed, other)
+            found.append((chosen.ranking_time_s, resort))
+    if found:
+        return min(found, key=lambda each: each[0])[1]
+    resort = _first_that_fits(_cut_layers(request))
+    if resort is None:
         raise NothingFitsError(shortfall(request, results))
-    _, changed, other, words = min(found, key=lambda each: each[0])
-    return changed, other, words
+    return resort
 
 
-Resorts = Iterator[tuple[Request, str]]
+def _first_that_fits(kind: Resorts) -> Resort | None:
+    """Return the first request of a kind that something fits, with the results and the words."""
+    for changed, words in kind:
+        other = possible_methods(changed)
+        if any(result.fits for result in other.values()):
+            return changed, other, words
+    return None
 
 
 def _leaner_optimizers(request: Request) -> Resorts:

@@ -48,7 +48,7 @@ def _rules_against(request: Request, method: Method) -> tuple[Rule, ...]:
     work = workload(request, method)
     pinned: frozenset[Pinned] = pinned_of(request) | {"attention"}
     layouts = {(each.strategy, each.offload) for each in allowed_series(request, work)}
-    shared = (request.sequence_parallel_size or 1) > 1
+    shared = request.sequence_ranks > 1
     combinations = (
         Combination.of(work, *layout, request.cluster, shares_sequences=shared)
         for layout in layouts

@@ -19,7 +19,7 @@ from planner.plan.vocabulary import (
     METHOD_NAMES,
     METHODS,
     OFFLOADS_WITH,
-    SHARES_SAMPLES,
+    WITHOUT_STAGE,
     ZERO_STAGE,
     Method,
     Offload,
@@ -149,7 +149,7 @@ def offloads(request: Request) -> Iterator[Request]:
         name
         for name in ZERO_STAGE
         if request.strategy in (None, name)
-        and (stage is None or (name not in ("fsdp", *SHARES_SAMPLES) and ZERO_STAGE[name] == stage))
+        and (stage is None or (name not in WITHOUT_STAGE and ZERO_STAGE[name] == stage))
     ]
     if request.offload is None and not _has_one_memory(request):
         for offload in LAST_RESORTS:

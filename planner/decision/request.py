@@ -75,10 +75,14 @@ class Request(Struct, frozen=True, kw_only=True):
         return free if self.memory_limit_bytes is None else min(free, self.memory_limit_bytes)
 
     @property
+    def sequence_ranks(self) -> int:
+        """Number of ranks that share one sequence; 1 where none share one unasked."""
+        return self.sequence_parallel_size or 1
+
+    @property
     def data_ranks(self) -> int:
         """Number of ranks, or of groups that share one sequence, with samples of their own."""
-        sequence_ranks = self.sequence_parallel_size or 1
-        return data_ranks(self.strategy, self.cluster.world_size, sequence_ranks)
+        return data_ranks(self.strategy, self.cluster.world_size, self.sequence_ranks)
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -46,7 +46,7 @@ def check(request: Request) -> None:
             activation_offloading=bool(request.activation_offloading),
             strategy=request.strategy,
             zero_stage=request.zero_stage,
-            sequence_parallel_size=request.sequence_parallel_size or 1,
+            sequence_parallel_size=request.sequence_ranks,
             offload=request.offload,
             precision=request.precision,
             loss=request.loss,
@@ -80,7 +80,7 @@ def _named_targets(request: Request) -> Targets | None:
 
 def _check_batch(request: Request) -> None:
     total, micro = request.global_batch_size, request.micro_batch_size
-    ranks, shared = request.data_ranks, request.sequence_parallel_size or 1
+    ranks, shared = request.data_ranks, request.sequence_ranks
     for method in request.methods:
         samples = workload(request, method).settings.global_batch_size
         if samples > MOST_SAMPLES:

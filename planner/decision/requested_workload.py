@@ -11,7 +11,15 @@ from planner.models.adapter_targets import divided, expert_targets, lora_targets
 from planner.models.traced_model import TracedSpec
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import AdapterSection, OptimizerSection, ScheduleSection
-from planner.plan.vocabulary import PURE, SHARES_SAMPLES, ZERO_STAGE, Loss, Method, Strategy
+from planner.plan.vocabulary import (
+    PURE,
+    SHARES_SAMPLES,
+    WITHOUT_STAGE,
+    ZERO_STAGE,
+    Loss,
+    Method,
+    Strategy,
+)
 from planner.recipes.recipe import Recipe
 from planner.search.loss_attention_variants import Choice, admitted_attention, choices
 from planner.workload.layout import PARTIAL, Series, series
@@ -77,7 +85,7 @@ def allowed_series(request: Request, work: Workload) -> Iterator[Series]:
         num_nodes=request.cluster.num_nodes,
         partial=_partial_checkpointing(request),
         offload=request.offload or "none",
-        sequence_ranks=request.sequence_parallel_size or 1,
+        sequence_ranks=request.sequence_ranks,
         among=_pinned_among(request),
     ):
         if not _shards_as_set(request, each.strategy):
@@ -115,9 +123,7 @@ def _shards_as_set(request: Request, strategy: Strategy) -> bool:
         return False
     if request.strategy is not None:
         return strategy == request.strategy
-    of_a_stage = (
-        strategy not in ("fsdp", *SHARES_SAMPLES) and ZERO_STAGE[strategy] == request.zero_stage
-    )
+    of_a_stage = strategy not in WITHOUT_STAGE and ZERO_STAGE[strategy] == request.zero_stage
     return request.zero_stage is None or of_a_stage
 
 

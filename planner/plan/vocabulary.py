@@ -108,6 +108,10 @@ SHARES_SAMPLES: tuple[Strategy, ...] = ("tensor",)
 """The strategies of which all ranks compute the same samples, each a part of every layer."""
 
 
+WITHOUT_STAGE: tuple[Strategy, ...] = ("fsdp", *SHARES_SAMPLES)
+"""The strategies that no stage of ZeRO names, not even 0, which names DDP."""
+
+
 def data_ranks(strategy: Strategy | None, world_size: int, sequence_ranks: int) -> int:
     """Return how many of so many ranks have samples of their own, or of the groups that share one
     sequence.

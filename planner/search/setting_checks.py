@@ -24,7 +24,7 @@ from planner.plan.schema import Plan
 from planner.plan.vocabulary import (
     OFFLOADS_WITH,
     PURE,
-    SHARES_SAMPLES,
+    WITHOUT_STAGE,
     ZERO_STAGE,
     AttentionName,
     Loss,
@@ -213,12 +213,8 @@ def _check_offload(stated: StatedSettings) -> None:
             )
         )
     possible = OFFLOADS_WITH[offload]
-    stages = [ZERO_STAGE[each] for each in possible if each != "fsdp"]
-    if (
-        stage is not None
-        and stated.strategy not in ("fsdp", *SHARES_SAMPLES)
-        and stage not in stages
-    ):
+    stages = [ZERO_STAGE[each] for each in possible if each not in WITHOUT_STAGE]
+    if stage is not None and stated.strategy not in WITHOUT_STAGE and stage not in stages:
         raise InvalidRequestError(
             Phrase(
                 "{said} cannot be combined with {zero_stage}: choose stage {stages}",

@@ -119,9 +119,9 @@ class Combination(Struct, frozen=True):
     dora: bool
     even_parts: bool
     """Whether each device has an equal part of a layer, where layers are cut."""
-    compute_capability: str | None
-    shares_sequences: bool = False
+    shares_sequences: bool
     """Whether several ranks share one sequence."""
+    compute_capability: str | None
 
     @classmethod
     def of(

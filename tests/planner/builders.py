@@ -63,6 +63,7 @@ def combination(**changes: Any) -> Combination:
         "several_nodes": False,
         "dora": False,
         "even_parts": True,
+        "shares_sequences": False,
         "compute_capability": None,
     }
     return Combination(**{**properties, **changes})
