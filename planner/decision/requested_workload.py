@@ -206,7 +206,7 @@ def _adapter(request: Request, adapter: AdapterSection) -> AdapterSection:
     init = request.lora_init or adapter.init
     dropout = request.lora_dropout
     if dropout is None:
-        dropout = adapter.dropout if init == adapter.init else 0.0
+        dropout = adapter.dropout if init in ("default", adapter.init) else 0.0
     rank = request.lora_rank or adapter.rank
     return structs.replace(
         adapter,
