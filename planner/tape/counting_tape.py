@@ -237,9 +237,9 @@ class CountingTape(Tape):
         return super().checkpoint_reentrant(timed, *given, offloaded=offloaded)
 
     def _recompute(self, region: Region) -> None:
-        self._phase = "recompute"
+        before, self._phase = self._phase, "recompute"
         super()._recompute(region)
-        self._phase = "backward"
+        self._phase = before
         self._unread.clear()
 
     def _gradients(self, node: Node, incoming: Tensor) -> list[Tensor | None]:

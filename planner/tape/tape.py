@@ -197,25 +197,26 @@ class Tape(UncountedWork):
         output.node = node
         if region is None:
             node.saved = storages(saved)
-        else:
+        elif saved:
             node.region = region
             region.nodes.append(weakref.ref(node))
-            if node.unpacks:
-                region.last_unpacking = len(region.nodes)
         return output
 
     def _refill(
         self, region: Region, output: Tensor, anew: Node, saved: tuple[Tensor, ...]
     ) -> Tensor:
-        """Give the next waiting node its tensors; where that node is gone, ``anew`` holds them for
-        as long as its output exists."""
+        """Give the next waiting node its tensors; where that node is gone, or waits for none,
+        ``anew`` holds them for as long as its output exists."""
+        if not saved:
+            output.node = anew
+            return output
         node = region.refill(saved)
         if self._saved_again is not None:
             self._saved_again += storages(saved)
         if node is None:
             anew.saved = storages(saved)
         output.node = node or anew
-        if region.refilled == region.last_unpacking:
+        if region.refilled == len(region.nodes):
             raise _RecomputedEnough
         return output
 
@@ -225,7 +226,7 @@ class Tape(UncountedWork):
         region = self._region
         if region is None or not self._refilling or not saved or self._without_graph:
             return
-        if region.refilled == region.last_unpacking - 1:
+        if region.refilled == len(region.nodes) - 1:
             region.refill(saved)
             raise _RecomputedEnough
 
@@ -257,11 +258,21 @@ class Tape(UncountedWork):
         self, run: Callable[..., Tensor], *given: Tensor, offloaded: bool = False
     ) -> Tensor:
         """Run a region that keeps only its inputs, in host memory where these are ``offloaded``;
-        backward runs it again."""
+        backward runs it again. Inside of another region its inputs are kept when that runs again.
+
+        read: torch/utils/checkpoint.py at 2.13, _CheckpointFrame.save_inputs: a frame saves its
+        inputs as an operator does, which the region outside counts and may end with.
+        """
+        outside, refills = self._region, self._refilling
         region = Region(run, self._kept_inputs(given, offloaded=offloaded))
-        self._region = region
+        if outside is not None and refills:
+            self.packs(given)
+            outside.refill(given)
+        elif outside is not None and not self._without_graph:
+            region.waits_for(outside)
+        self._region, self._refilling = region, False
         output = run(*given)
-        self._region = None
+        self._region, self._refilling = outside, refills
         return output
 
     def checkpoint_reentrant(
@@ -303,9 +314,11 @@ class Tape(UncountedWork):
         return self.record(output, given, () if offloaded else given, backward), beside
 
     def _recompute(self, region: Region) -> None:
+        if region.outside is not None and not region.outside.refilled:
+            self._recompute(region.outside)
         self._region, self._refilling = region, True
         with suppress(_RecomputedEnough):
-            region.run(*(self._given_again(each, each.node) for each in region.given))
+            region.run(*(self._given_again(each, each.node) for each in region.inputs()))
         self._region, self._refilling = None, False
         self.autocast_ends()
         region.nodes = []

@@ -148,14 +148,35 @@ class Region:
     output was detached, still counts, but gets no tensor back.
     """
 
-    __slots__ = ("given", "last_unpacking", "nodes", "refilled", "run")
+    __slots__ = ("given", "inputs_node", "nodes", "outside", "refilled", "run")
 
     def __init__(self, run: Callable[..., Tensor], given: Sequence[RegionInput]) -> None:
         self.run = run
         self.given = given
         self.nodes: list[weakref.ref[Node]] = []
         self.refilled = 0
-        self.last_unpacking = 0
+        self.outside: Region | None = None
+        self.inputs_node: Node | None = None
+
+    def waits_for(self, outside: "Region") -> None:
+        """Keep no inputs, but have the region outside find them again: a node of that one saves
+        them."""
+        for each in self.given:
+            each.kept = None
+        self.outside = outside
+        self.inputs_node = Node(0, (), (), lambda _: (), True)
+        outside.nodes.append(weakref.ref(self.inputs_node))
+
+    def inputs(self) -> Sequence[RegionInput]:
+        """Return the inputs, which the region outside hands out once."""
+        node, given = self.inputs_node, self.given
+        if node is None:
+            return given
+        for each, storage in zip(given, node.saved, strict=True):
+            each.kept = Tensor(each.elements, each.width, storage, None)
+        node.saved = []
+        self.given = ()
+        return given
 
     def refill(self, saved: tuple[Tensor, ...]) -> Node | None:
         """Give the next waiting node its tensors and return it; None if it is gone."""
