@@ -51,6 +51,7 @@ def require_rules_kept(
         ),
         compute_capability=compute_capability,
         shares_sequences=plan.parallel.sequence_parallel_size > 1,
+        tiled_mlp=plan.tiled_mlp,
     )
     rule = broken_rule(combination, pinned=frozenset(get_args(Pinned)))
     if rule is None:

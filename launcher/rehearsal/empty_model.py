@@ -20,13 +20,13 @@ from launcher.compat.transformers import (
 )
 from launcher.storage.hub_names import names_a_folder
 from launcher.training.model_building import (
+    as_trained,
     attention_of,
     base_dtype,
     cast_trainable,
     packs_experts,
     pin_experts,
     quantization_config,
-    with_adapter,
 )
 from planner.base.errors import InvalidRequestError
 from planner.base.phrases import Phrase
@@ -146,7 +146,7 @@ def build_rehearsal_model(
         settings = quantization_config(plan)
         if settings is not None:
             _replace_linears(base, settings)
-        model = with_adapter(plan, base)
+        model = as_trained(plan, base)
         cast_trainable(model, plan.precision.trainable)
     _materialize(
         model,

@@ -37,6 +37,7 @@ from launcher.compat.transformers import (
 )
 from launcher.storage.json_files import read_json
 from launcher.training.text_model import outside_of_text
+from launcher.training.tiled_mlp import tile_mlps
 from planner.plan.rope_scaling import scaled_config
 from planner.plan.schema import AdapterSection, Plan
 from planner.plan.vocabulary import Precision
@@ -64,7 +65,15 @@ INT8_THRESHOLD = 6.0
 def build_model(plan: Plan, checkpoint: Path, device: torch.device) -> Any:
     """Return the model that is trained, with its adapter, loaded from a checkpoint folder."""
     is_cut = plan.parallel.strategy == "tensor"
-    return with_adapter(plan, load_base(plan, checkpoint, device, is_cut=is_cut))
+    return as_trained(plan, load_base(plan, checkpoint, device, is_cut=is_cut))
+
+
+def as_trained(plan: Plan, base: Any) -> Any:
+    """Return a base model as it trains: with the plan's adapter, its MLPs in tiles if the plan says
+    so."""
+    if plan.tiled_mlp:
+        tile_mlps(base)
+    return with_adapter(plan, base)
 
 
 def with_adapter(plan: Plan, model: Any) -> Any:

@@ -210,6 +210,14 @@ def plan(
             group="memory",
         ),
     ] = None,
+    tiled_mlp: Annotated[
+        bool | None,
+        Option(
+            "Run each MLP tile by tile over the tokens, again in the backward pass, for long "
+            "sequences.",
+            group="memory",
+        ),
+    ] = None,
     lora_rank: Annotated[
         int | None, Option("Rank of the adapters.", minimum=1, group="method")
     ] = None,
@@ -454,6 +462,7 @@ def plan(
             activation_checkpointing=activation_checkpointing,
             checkpoint_every=checkpoint_every,
             activation_offloading=activation_offloading,
+            tiled_mlp=tiled_mlp,
             lora_rank=lora_rank,
             lora_dropout=lora_dropout,
             lora_targets=_targets(lora_targets),
@@ -516,7 +525,7 @@ class _Result(Struct, frozen=True, kw_only=True):
 
         settled = {
             name: getattr(decision.request, name)
-            for name in ("offload", "activation_offloading", "packing")
+            for name in ("offload", "activation_offloading", "tiled_mlp", "packing")
         }
 
         def written(changes: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ def plan_of(decision: Decision) -> Plan:
         activation_checkpointing=chosen.layout.activation_checkpointing,
         checkpoint_every=chosen.layout.checkpoint_every,
         activation_offloading=settings.activation_offloading,
+        tiled_mlp=settings.tiled_mlp,
         attention=attention_of(chosen.workload),
         loss=chosen.workload.loss,
         optimizer=settings.optimizer,

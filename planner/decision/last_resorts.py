@@ -1,6 +1,6 @@
 """The last resorts if no candidate fits with the recipe's settings: leaner optimizer states,
-sequences that several GPUs share, activations that wait on the host, then offloaded states; and
-where none of that is enough, layers that are cut over the devices."""
+MLPs that run tile by tile, sequences that several GPUs share, activations that wait on the host,
+then offloaded states; and where none of that is enough, layers that are cut over the devices."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from planner.base.errors import NothingFitsError
 from planner.base.phrases import Phrase
 from planner.decision.method_search import Results, possible_methods
 from planner.decision.preference import choose
-from planner.decision.remedies import activation_offloading, offloads, shortfall
+from planner.decision.remedies import activation_offloading, offloads, shortfall, tiled_mlp
 from planner.decision.request import Request
 
 LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
@@ -25,14 +25,15 @@ Resort = tuple[Request, Results, str]
 
 def last_resort(request: Request, results: Results) -> Resort:
     """Return the fastest last resort that fits if no candidate does with the recipe's optimizer on
-    the devices, and its description: states in 8 bit, which changes the mathematics, sequences that
-    GPUs share, or activations or states on the host.
+    the devices, and its description: states in 8 bit, which changes the mathematics, MLPs in tiles,
+    sequences that GPUs share, or activations or states on the host.
 
     Raises NothingFitsError where none fits.
     """
     found = []
     kinds = (
         _leaner_optimizers(request),
+        _tiles(request),
         _shared_sequences(request),
         _waiting_activations(request),
         _offloads(request),
@@ -91,11 +92,23 @@ def _shared_sequences(request: Request) -> Resorts:
         shared *= 2
 
 
+def _tiles(request: Request) -> Resorts:
+    """Yield the request with MLPs that run tile by tile."""
+    for changed in tiled_mlp(request):
+        yield changed, Phrase("; nothing fits unless MLPs run tile by tile")
+
+
 def _waiting_activations(request: Request) -> Resorts:
-    """Yield the request with its activations on the host if the size of that is known."""
+    """Yield the request with its activations on the host if the size of that is known, then with
+    MLPs in tiles as well."""
     if request.cluster.host_ram_bytes is not None:
         for changed in activation_offloading(request):
             yield changed, Phrase("; nothing fits unless activations wait on the host")
+            for both in tiled_mlp(changed):
+                words = Phrase(
+                    "; nothing fits unless activations wait on the host and MLPs run tile by tile"
+                )
+                yield both, words
 
 
 def _cut_layers(request: Request) -> Resorts:

@@ -90,6 +90,7 @@ def _options(when: When, request: Request) -> Iterator[str]:
             when.shares_sequences,
             _option("--sequence-parallel-size", request.sequence_parallel_size),
         ),
+        (when.tiled_mlp, "--tiled-mlp" if request.tiled_mlp else None),
         (when.strategy, _strategy_option(request) or offload),
         (when.offload, offload),
         (when.optimizer or when.optimizer_library or when.optimizer_other_than, optimizer),

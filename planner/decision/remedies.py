@@ -113,7 +113,11 @@ def _with_offload(request: Request) -> str | None:
     is known, offload was tried before."""
     if request.cluster.host_ram_bytes is not None:
         return None
-    tried = [("--activation-offloading", changed) for changed in activation_offloading(request)]
+    tried: list[tuple[str, Request]] = []
+    for changed in activation_offloading(request):
+        tried.append(("--activation-offloading", changed))
+        both = "--activation-offloading --tiled-mlp"
+        tried += [(both, tiled) for tiled in tiled_mlp(changed)]
     tried += [(f"--offload {changed.offload}", changed) for changed in offloads(request)]
     for option, changed in tried:
         fitting = (search_method(changed, method).best for method in request.methods)
@@ -139,6 +143,14 @@ def activation_offloading(request: Request) -> Iterator[Request]:
         and not isinstance(spec, TracedSpec)
     ):
         yield structs.replace(request, activation_offloading=True)
+
+
+def tiled_mlp(request: Request) -> Iterator[Request]:
+    """Yield the request with MLPs that run tile by tile, if it leaves that open and the model has
+    such."""
+    spec = request.model.spec
+    if request.tiled_mlp is None and not isinstance(spec, TracedSpec) and spec.can_tile_mlp:
+        yield structs.replace(request, tiled_mlp=True)
 
 
 def offloads(request: Request) -> Iterator[Request]:
@@ -191,6 +203,7 @@ def _unpinned(request: Request) -> Options:
     pins: tuple[tuple[str, str, object], ...] = (
         ("--no-activation-checkpointing", "activation_checkpointing", kept),
         ("--activation-offloading", "activation_offloading", offloaded),
+        ("--tiled-mlp", "tiled_mlp", request.tiled_mlp),
         (f"--checkpoint-every {every}", "checkpoint_every", every not in (None, 1)),
         ("--memory-limit", "memory_limit_bytes", limited),
     )

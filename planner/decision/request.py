@@ -52,6 +52,8 @@ class Request(Struct, frozen=True, kw_only=True):
     checkpoint_every: int | None = None
     activation_offloading: bool | None = None
     """Whether inputs of recomputed layers wait in host memory; None allows it as a last resort."""
+    tiled_mlp: bool | None = None
+    """Whether MLPs run tile by tile; None allows it as a last resort."""
     lora_rank: int | None = None
     lora_dropout: float | None = None
     lora_targets: Targets | None = None

@@ -44,6 +44,7 @@ def workload(request: Request, method: Method) -> Workload:
         "optimizer": _optimizer(request, recipe.optimizer),
         "schedule": _schedule(request, recipe.schedule),
         "activation_offloading": bool(request.activation_offloading),
+        "tiled_mlp": bool(request.tiled_mlp),
     }
     if recipe.adapter is not None:
         changes["adapter"] = _adapter(request, recipe.adapter)

@@ -1,5 +1,6 @@
 """MLPs of the layers, as transformers 5.23 writes them, on a tape of sizes."""
 
+from functools import partial
 from typing import Literal
 
 from planner.forward.decoder import Decoder, Layer
@@ -10,6 +11,33 @@ from planner.tape.tensors import Tensor
 
 
 def feed_forward(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """Return the output of a layer's MLP, tile by tile where that is asked for."""
+    if decoder.workload.settings.tiled_mlp:
+        return _in_tiles(decoder, layer, x)
+    return _whole(decoder, layer, x)
+
+
+def _in_tiles(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
+    """Run the MLP on tiles of as many tokens as the hidden size (arXiv:2506.13996, section 3.1).
+
+    Its last product is in the compute dtype under autocast, unless its matrix is quantized, which
+    goes back to the input's.
+    """
+    from planner.tape.tiles import tile_by_tile  # few plans have tiles
+
+    numerics, settings = decoder.numerics, decoder.workload.settings
+    is_cast = numerics.autocast and settings.quantization is None
+    return tile_by_tile(
+        decoder.tape,
+        x,
+        partial(_whole, decoder, layer),
+        tokens=decoder.batch.tokens,
+        tile_tokens=decoder.workload.model.hidden_size,
+        output_width=numerics.compute if is_cast else x.width,
+    )
+
+
+def _whole(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     """Mirror LlamaMLP.forward; GlmMLP.forward where one matrix holds gate and up."""
     tape, activation = decoder.tape, decoder.workload.model.activation
     pow_width = decoder.pow_width

@@ -22,7 +22,7 @@ from planner.models.layered_shape import (
     SharedKeysSpec,
 )
 from planner.models.linear import Linear
-from planner.models.module_names import ONLY_LOSS, module_names
+from planner.models.module_names import ONLY_LOSS, WITHOUT_MLP_MODULE, module_names
 from planner.models.recurrent_shape import (
     GatedDeltaSpec,
     Mamba2Spec,
@@ -364,6 +364,14 @@ class ModelSpec(Spec):
     def can_recompute(self) -> bool:
         """Whether transformers can recompute the model's activations in backward."""
         return True
+
+    @property
+    def can_tile_mlp(self) -> bool:
+        """Whether every layer has a dense MLP that is a module of its own and takes hidden states
+        alone, none of which it drops (GPT2MLP)."""
+        parts = (self.experts, self.altup, self.full_heads, self.mamba_1, self.mamba)
+        dense = parts == (None,) * len(parts) and not self.residual_dropout
+        return dense and self.model_type not in WITHOUT_MLP_MODULE
 
     @property
     def _gate(self) -> tuple[Linear, ...]:

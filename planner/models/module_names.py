@@ -65,6 +65,11 @@ ONLY_ATTENTION: Mapping[str, Literal["sdpa", "eager"]] = {
 which transformers builds as eager alone."""
 
 
+WITHOUT_MLP_MODULE = frozenset({"bloom", "falcon", "falcon_h1", "nemotron_h", "opt"})
+"""Types whose MLP is no module of its own that takes hidden states alone; read: transformers 5.23
+models/opt/modeling_opt.py (inline), models/bloom/modeling_bloom.py (with the residual stream),
+models/falcon_h1/modeling_falcon_h1.py (scaled), models/nemotron_h/modeling_nemotron_h.py (in the
+place of attention)."""
 ONLY_LOSS: Mapping[str, Loss] = {"llama4_text": "standard"}
 """Architectures that trl's fused head does not support: it looks for a backbone where Llama 4's
 class says, which names another module (transformers 5.23, Llama4ForCausalLM.base_model_prefix)."""

@@ -573,6 +573,8 @@ class Plan(Spec):
     """Every how many layers one recomputes its activations: those whose number it divides."""
     activation_offloading: bool = False
     """Whether the inputs of recomputed layers wait in host memory for the backward pass."""
+    tiled_mlp: bool = False
+    """Whether each MLP runs tile by tile over the tokens, again in the backward pass."""
     attention: Attention
     """Attention implementation, by transformers' name."""
     loss: Loss

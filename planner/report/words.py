@@ -59,6 +59,8 @@ def headline(chosen: Candidate) -> str:
     )
     if chosen.workload.settings.activation_offloading:
         kept += Phrase(" from the host's memory")
+    if chosen.workload.settings.tiled_mlp:
+        kept += Phrase(", tiled MLPs")
     method = [METHOD_TITLES[chosen.method], *_kinds_of(chosen.workload.settings.adapter)]
     return Joined(", ", (*method, where, _precision(chosen), kept, *chosen.departures))
 

@@ -14,7 +14,7 @@ from planner.search.candidate import Candidate
 from planner.tape.attention_workspaces import as_kernels_see
 from planner.tape.tape import GradientSink
 from planner.workload.dtypes import Numerics, numerics_of
-from planner.workload.settings_cache import PASS, cached_by_settings
+from planner.workload.settings_cache import OUTER_PASS, cached_by_settings
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
 
@@ -44,7 +44,7 @@ def most_saved_bytes(variant: Workload, candidate: Candidate) -> int:
     return saved + max(0, *(own - other for own, other in zip(gathered, fewer, strict=True)))
 
 
-@cached_by_settings(*PASS)
+@cached_by_settings(*OUTER_PASS)
 def _levels(
     workload: Workload, batch: Batch, kinds: Numerics, sink: GradientSink, bucket_size: int
 ) -> tuple[int, int, int]:

@@ -99,6 +99,7 @@ def workload_of(plan: Plan) -> Workload:
         attention=plan.attention,
         loss=plan.loss,
         activation_offloading=plan.activation_offloading,
+        tiled_mlp=plan.tiled_mlp,
     )
     spec = spec_from_config(plan.model.config, _HERE)
     precision = plan.precision

@@ -54,6 +54,7 @@ class StatedSettings(Struct, frozen=True, kw_only=True):
     checkpoint_every: int | None = None
     activation_checkpointing: bool | None = None
     activation_offloading: bool = False
+    tiled_mlp: bool = False
     strategy: Strategy | None = None
     zero_stage: int | None = None
     sequence_parallel_size: int = 1
@@ -77,6 +78,7 @@ def check_stated(stated: StatedSettings) -> None:
     _check_shared_sequences(stated)
     _check_offload(stated)
     _check_activation_offloading(stated)
+    _check_tiled_mlp(stated)
     _check_targets(stated)
     _check_beginning(stated)
     _check_shared(stated)
@@ -92,6 +94,7 @@ _KEYS = {
     "checkpoint_every": "checkpoint_every",
     "activation_checkpointing": "activation_checkpointing",
     "activation_offloading": "activation_offloading",
+    "tiled_mlp": "tiled_mlp",
     "strategy": "parallel.strategy",
     "zero_stage": "parallel.zero_stage",
     "sequence_parallel_size": "parallel.sequence_parallel_size",
@@ -123,6 +126,7 @@ def check_plan(plan: Plan) -> None:
             checkpoint_every=plan.checkpoint_every if plan.activation_checkpointing else None,
             activation_checkpointing=plan.activation_checkpointing,
             activation_offloading=plan.activation_offloading,
+            tiled_mlp=plan.tiled_mlp,
             strategy=plan.parallel.strategy,
             zero_stage=plan.parallel.zero_stage,
             sequence_parallel_size=plan.parallel.sequence_parallel_size,
@@ -237,6 +241,37 @@ def _require_recomputation(stated: StatedSettings, said: str) -> None:
         )
 
 
+def _require_formulas(stated: StatedSettings, said: str) -> None:
+    """Raise ``InvalidRequestError`` if the model has none."""
+    if isinstance(stated.model, TracedSpec):
+        raise InvalidRequestError(
+            Phrase(
+                "{said} is planned for models with formulas, and {model_name} has none: {way_out}",
+                said=said,
+                model_name=stated.model_name,
+                way_out=stated.way_out,
+            )
+        )
+
+
+def _check_tiled_mlp(stated: StatedSettings) -> None:
+    """Refuse tiles where the layers' MLPs are not modules of their own that take tokens alone."""
+    if not stated.tiled_mlp:
+        return
+    name = stated.names["tiled_mlp"]
+    _require_formulas(stated, name)
+    if stated.model is not None and not stated.model.can_tile_mlp:
+        raise InvalidRequestError(
+            Phrase(
+                "{said} cuts the tokens of an MLP, and the layers of {model_type} have experts, or "
+                "an MLP that also reads or drops something else: {way_out}",
+                said=name,
+                model_type=stated.model.model_type,
+                way_out=stated.way_out,
+            )
+        )
+
+
 def _check_activation_offloading(stated: StatedSettings) -> None:
     """Refuse to offload activations where no device has them, or where they would be kept."""
     if not stated.activation_offloading:
@@ -253,15 +288,7 @@ def _check_activation_offloading(stated: StatedSettings) -> None:
             )
         )
     _require_recomputation(stated, name)
-    if isinstance(stated.model, TracedSpec):
-        raise InvalidRequestError(
-            Phrase(
-                "{said} is planned for models with formulas, and {model_name} has none: {way_out}",
-                said=name,
-                model_name=stated.model_name,
-                way_out=stated.way_out,
-            )
-        )
+    _require_formulas(stated, name)
     if stated.model is not None and not stated.model.can_recompute:
         raise InvalidRequestError(
             Phrase(

@@ -47,6 +47,7 @@ class When(Spec):
     pure: list[bool] | None = None
     adapts_experts: list[bool] | None = None
     shares_sequences: list[bool] | None = None
+    tiled_mlp: list[bool] | None = None
     changes_base: list[bool] | None = None
     trains_vectors: list[bool] | None = None
     model_type_other_than: tuple[str, ...] = ()
@@ -72,6 +73,7 @@ class When(Spec):
             (self.pure, combination.pure),
             (self.adapts_experts, combination.adapts_experts),
             (self.shares_sequences, combination.shares_sequences),
+            (self.tiled_mlp, combination.tiled_mlp),
             (self.changes_base, combination.changes_base),
             (self.trains_vectors, combination.trains_vectors),
             (self.several_nodes, combination.several_nodes),
@@ -121,6 +123,8 @@ class Combination(Struct, frozen=True):
     """Whether each device has an equal part of a layer, where layers are cut."""
     shares_sequences: bool
     """Whether several ranks share one sequence."""
+    tiled_mlp: bool
+    """Whether MLPs run tile by tile."""
     compute_capability: str | None
 
     @classmethod
@@ -156,6 +160,7 @@ class Combination(Struct, frozen=True):
             even_parts=has_even_parts(strategy, workload.model, cluster.world_size),
             compute_capability=cluster.accelerator.compute_capability,
             shares_sequences=shares_sequences,
+            tiled_mlp=workload.settings.tiled_mlp,
         )
 
 

@@ -34,6 +34,8 @@ class TrainingSettings(Spec):
     loss: Loss
     activation_offloading: bool = False
     """Whether the inputs of recomputed layers wait in host memory for the backward pass."""
+    tiled_mlp: bool = False
+    """Whether each MLP runs tile by tile over the tokens, again in the backward pass."""
 
     def __post_init__(self) -> None:
         refuse_adapter(self.adapter, self.quantization)

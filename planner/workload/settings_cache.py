@@ -20,7 +20,9 @@ R = TypeVar("R")
 
 TRAINED = ("method", "adapter", "quantization")
 """Settings that decide which parameters a model has and which of them train."""
-PASS = (*TRAINED, "attention", "loss")
+OUTER_PASS = (*TRAINED, "attention", "loss")
+"""Settings that decide the tensors of a forward pass outside of its layers."""
+PASS = (*OUTER_PASS, "tiled_mlp")
 """Settings that decide the tensors and kernels of a forward pass, whose size is not a setting."""
 TRAINING_PASS = (*PASS, "activation_offloading")
 """The same for a micro-batch, some layers of which are recomputed."""

@@ -24,6 +24,9 @@ CASES = (
     ZeroCase(method="full", strategy="fsdp", optimizer="schedule_free_adamw"),
     ZeroCase(method="lora", strategy="fsdp", towers=True, checkpointing=True),
     ZeroCase(method="qlora", strategy="fsdp", towers=True),
+    ZeroCase(
+        method="lora", strategy="fsdp", sequence_length=1024, checkpointing=True, tiled_mlp=True
+    ),
 )
 COPIED = (
     ZeroCase(method="full", strategy="fsdp", copies=2, steps=2),

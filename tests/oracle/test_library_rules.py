@@ -91,6 +91,9 @@ READ_ONLY = {
     "tensor-vera",
     "tensor-parted-base",
     "tensor-other-optimizer",
+    "tiled-mlp-int8",
+    "tiled-mlp-tensor",
+    "tiled-mlp-adapters-zero3",
 }
 SEEN_ELSEWHERE = {
     "packing-without-positions",

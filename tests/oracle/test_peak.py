@@ -16,6 +16,7 @@ from launcher.compat.replacement import replaced
 from launcher.compat.transformers import CUDA_REPLACEMENTS
 from launcher.rehearsal.operator_rules import ENGINE_RULES
 from launcher.rehearsal.tracer import Tracer
+from launcher.training.tiled_mlp import tile_mlps
 from planner.memory.footprint import worst_batch
 from planner.memory.micro_batch import micro_batch, stretches_of, tape_pass
 from planner.models.model_spec import ModelSpec
@@ -146,6 +147,8 @@ def traced_peak(work: Workload, layout: Layout, *, zero_stage: ZeroStage) -> int
             offload=work.settings.activation_offloading,
         )
         base.enable_input_require_grads()
+    if work.settings.tiled_mlp:
+        tile_mlps(base)
     kinds = numerics(method=work.method, compute=work.compute, zero_stage=zero_stage)
     shape = (layout.micro_batch_size, work.settings.sequence_length)
     tracer = Tracer(ENGINE_RULES, left_out=("weights",))
@@ -292,6 +295,29 @@ def test_peak_where_inputs_of_layers_wait_on_the_host(
     offloading = work.with_settings(activation_offloading=True)
     with replaced(CUDA_REPLACEMENTS):
         hold_against_trace(offloading, 2, zero_stage=zero_stage, checkpointing=1)
+
+
+TILED = [
+    ("llama", "full", 0),
+    ("llama", "full", 2),
+    ("llama", "qlora", 0),
+    ("glm", "full", 0),
+    *((name, "lora", 0) for name, spec in SHAPES.items() if spec.can_tile_mlp),
+]
+
+
+@pytest.mark.parametrize("tile_width", [128], indirect=True)
+@pytest.mark.parametrize("checkpointing", [0, 1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("name", "method", "zero_stage"),
+    [TILED[0], *(pytest.param(*case, marks=pytest.mark.long) for case in TILED[1:])],
+)
+def test_peak_of_mlps_that_run_tile_by_tile(
+    name: str, method: Method, zero_stage: ZeroStage, checkpointing: int, tile_width: None
+) -> None:
+    spec = structs.replace(SHAPES[name], intermediate_size=4096)
+    work = workload_of(spec, method, "bf16", 0.1, "all-linear").with_settings(tiled_mlp=True)
+    hold_against_trace(work, 5, zero_stage=zero_stage, checkpointing=checkpointing)
 
 
 def hold_against_trace(

@@ -44,6 +44,17 @@ CASES = (
     ZeroCase(method="full", strategy="zero3", mixture=True),
     ZeroCase(method="lora", strategy="zero3", mixture=True),
     ZeroCase(method="lora", strategy="zero3", mixture=True, checkpointing=True),
+    *(
+        ZeroCase(
+            method="full",
+            strategy=strategy,
+            sequence_length=1024,
+            loss="fused",
+            checkpointing=True,
+            tiled_mlp=True,
+        )
+        for strategy in ("zero2", "zero3")
+    ),
 )
 
 

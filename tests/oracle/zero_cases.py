@@ -106,6 +106,8 @@ class ZeroCase:
     """Copies of the parameters, each over two ranks."""
     sequence_ranks: int = 1
     """Ranks that share each sequence."""
+    tiled_mlp: bool = False
+    """Whether MLPs, which are wide then, run tile by tile."""
     one_key: bool = False
     """Whether all queries have one head of keys and values."""
 
@@ -122,6 +124,8 @@ class ZeroCase:
         shape = MIXTURE if self.mixture else SHAPE
         if self.model_type in OF_TYPE:
             shape = structs.replace(SHAPE, model_type=self.model_type, **OF_TYPE[self.model_type])
+        if self.tiled_mlp:
+            shape = structs.replace(shape, intermediate_size=8192)
         return structs.replace(shape, num_key_value_heads=1) if self.one_key else shape
 
     @property
@@ -131,7 +135,10 @@ class ZeroCase:
         work = structs.replace(work, pure=self.pure)
         optimizer = structs.replace(work.settings.optimizer, name=self.optimizer)
         return work.with_settings(
-            sequence_length=self.sequence_length, loss=self.loss, optimizer=optimizer
+            sequence_length=self.sequence_length,
+            loss=self.loss,
+            optimizer=optimizer,
+            tiled_mlp=self.tiled_mlp,
         )
 
     @property
@@ -163,6 +170,7 @@ class ZeroCase:
                     "sequence_parallel_size": self.sequence_ranks,
                 },
                 "activation_checkpointing": self.checkpointing,
+                "tiled_mlp": self.tiled_mlp,
                 "batch__micro_batch_size": self.micro_batch_size,
                 "batch__gradient_accumulation_steps": self.steps,
                 "batch__global_batch_size": self.layout.global_batch_size,

@@ -23,6 +23,7 @@ from launcher.compat.deepspeed import SharedAttention, form_sequence_groups, gat
 from launcher.rehearsal.tracer import Tracer
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.model_building import base_dtype
+from launcher.training.tiled_mlp import tile_mlps
 from tests.oracle.gloo_ranks import forward, losses_as_on_cuda, optimizer_of, set_up, trace_cases
 from tests.oracle.small_models import build, prepare
 from tests.oracle.zero_cases import ZeroCase
@@ -112,7 +113,10 @@ def engine_of(case: ZeroCase, tracer: Tracer, checkpoint: Path) -> Any:
     model = loaded(case, tracer, checkpoint)
     load_bytes = sum(tracer.phases.get("load", {}).values())
     model = prepare(model, work, zero_stage=case.layout.zero_stage).train()
-    set_up(case, model.get_base_model() if work.settings.adapter is not None else model)
+    base = model.get_base_model() if work.settings.adapter is not None else model
+    set_up(case, base)
+    if case.tiled_mlp:
+        tile_mlps(base)
     with tracer.phase("load"):
         engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer_of(model), config=deepspeed_config(plan)

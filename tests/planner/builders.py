@@ -64,6 +64,7 @@ def combination(**changes: Any) -> Combination:
         "dora": False,
         "even_parts": True,
         "shares_sequences": False,
+        "tiled_mlp": False,
         "compute_capability": None,
     }
     return Combination(**{**properties, **changes})

@@ -121,6 +121,19 @@ def test_inputs_of_layers_wait_on_the_host_as_pinned() -> None:
     assert found.host.node_bytes - kept.host.node_bytes == 28 * hidden
 
 
+def test_mlps_run_tile_by_tile_where_nothing_fits_otherwise() -> None:
+    """Alone, with activations on the host, and as advice where the host's memory is unknown."""
+    asked = request(cards(1, 80), model="qwen3-8b", method="lora", sequence_length=98304)
+    alone = decide(asked).chosen.workload.settings
+    assert (alone.tiled_mlp, alone.activation_offloading) == (True, False)
+    with pytest.raises(NothingFitsError, match="--activation-offloading --tiled-mlp fits"):
+        decide(structs.replace(asked, sequence_length=131072))
+    host = structs.replace(asked.cluster, host_ram_bytes=128 * GIB)
+    longer = structs.replace(asked, sequence_length=163840, cluster=host)
+    both = decide(longer).chosen.workload.settings
+    assert (both.tiled_mlp, both.activation_offloading) == (True, True)
+
+
 def test_shards_of_fsdp_in_host_memory_leave_constants_alone() -> None:
     """The scales of 4-bit weights stay; two small cards train what four would be needed for."""
     asked = request(cards(2, 24), model="llama-2-70b", method="qlora", sequence_length=512)

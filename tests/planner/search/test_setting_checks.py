@@ -65,6 +65,12 @@ BOTH: list[tuple[str, str, dict[str, Any], list[str], str]] = [
         " has one memory for both: ",
     ),
     (
+        *("olmoe-1b-7b", "h100-sxm-80gb"),
+        {"tiled_mlp": True},
+        ["tiled_mlp=true"],
+        " cuts the tokens of an MLP, and the layers of olmoe have experts, or an MLP that also ",
+    ),
+    (
         *("gemma-2-2b", "rtx-4090"),
         {"attention": "sdpa"},
         ["attention=sdpa"],
