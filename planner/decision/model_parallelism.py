@@ -22,10 +22,7 @@ SENTENCE = Phrase(
     "offload, nor with each layer cut over the cards of one node: pipeline "
     "parallelism is not offered. Choose a smaller model or a larger card."
 )
-BRIEFLY = Phrase(
-    "at this length no number of such cards is enough unless each layer is cut over them "
-    "(--strategy tensor)"
-)
+BRIEFLY = Phrase("at this length no number of such cards is enough")
 CUT_OVER = (2, 4, 8)
 """Numbers of cards of one node that layers are tried to be cut over."""
 OFFLOADS: tuple[Offload, ...] = ("none", "all")

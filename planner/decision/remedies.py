@@ -369,4 +369,9 @@ def _cards_for(request: Request, method: Method) -> str:
     count = fewest_cards(request, method, more_than=request.cluster.gpus_per_node)
     if count is not None:
         return Phrase("; it fits on {cards}", cards=_such_cards(count))
-    return "; " + BRIEFLY if _must_be_split(request, method) else ""
+    if not _must_be_split(request, method):
+        return ""
+    cut = fewest_cut(workload(request, method), *_where(request))
+    if cut is None:
+        return "; " + BRIEFLY
+    return Phrase("; it fits on {cards} of one node with --strategy tensor", cards=_such_cards(cut))

@@ -9,7 +9,7 @@ from msgspec import structs
 from planner.base.errors import InvalidRequestError, NothingFitsError
 from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
-from planner.decision.model_parallelism import fewest_cut
+from planner.decision.model_parallelism import BRIEFLY, fewest_cut
 from planner.decision.request import Request
 from planner.decision.requested_workload import workload
 from planner.memory.footprint import footprint
@@ -22,16 +22,15 @@ from planner.workload.trained_tensors import trained_tensors
 from tests.planner.builders import cards, request
 
 
-def wide_layers(count: int, gib: int, **pinned: Any) -> Request:
+def wide_layers(count: int, gib: int, *, width: int = 131072, **pinned: Any) -> Request:
     """Two layers whose inner width is 64 times the hidden size, and samples of 8,192 tokens."""
-    asked = request(
-        cards(count, gib), model="llama-2-7b", method="lora", sequence_length=8192, **pinned
-    )
+    settings = {"method": "lora", "sequence_length": 8192} | pinned
+    asked = request(cards(count, gib), model="llama-2-7b", **settings)
     wide: ModelSpec = structs.replace(
         asked.model.spec,
         num_layers=2,
         hidden_size=2048,
-        intermediate_size=131072,
+        intermediate_size=width,
         num_attention_heads=16,
         num_key_value_heads=16,
         vocab_size=2048,
@@ -61,6 +60,17 @@ def test_fewer_cards_are_told_of_more() -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_richer_method_is_told_of_cut_layers_where_they_can_be_cut() -> None:
+    """A layer of it in 16 bit is too large for one card, and one in 4 bit is not."""
+    settings = {"width": 262144, "sequence_length": 512}
+    found = decide(wide_layers(1, 8, method=None, **settings)).richer or ""
+    assert found.endswith("it fits on 2 such cards of one node with --strategy tensor")
+    cut = decide(wide_layers(2, 8, strategy="tensor", **settings))
+    assert cut.chosen.method == "lora"
+    refused = decide(wide_layers(1, 8, method=None, optimizer="adamw_8bit", **settings))
+    assert (refused.richer or "").endswith(BRIEFLY)
+
+
 def test_all_devices_have_the_same_samples(method: str) -> None:
     asked = request(cards(4, 80), model="llama-3.1-8b", method=method, strategy="tensor")
     decision = decide(asked)
