@@ -252,6 +252,15 @@ TRANSFORMERS = Library(
             mentions=("register_post_accumulate_grad_hook",),
         ),
         Internal(
+            "transformers.modeling_utils.AttentionInterface.get_interface",
+            "replaced: each rank drops weights of its own heads",
+            ("attn_implementation", "default"),
+        ),
+        Internal(
+            "transformers.PreTrainedModel._tp_plan",
+            "replaced: adapters are cut where a rank has a part of an input or of an output",
+        ),
+        Internal(
             "transformers.distributed.tensor_parallel.RowwiseParallel.transform_inputs_pre_forward",
             "reads the whole width of an adapter's matrix",
             ("module", "args", "kwargs", "mesh"),

@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from launcher.compat.adapted_experts import adapted_by
 from launcher.compat.bitsandbytes import silence_int8_casts
-from launcher.compat.cut_adapters import cut_by
+from launcher.compat.cut_layers import cut_by, drop_heads_by_rank
 from launcher.compat.packed_experts import hold_packed, packed_on_load
 from launcher.compat.replacement import replaced
 from launcher.compat.transformers import (
@@ -141,6 +141,8 @@ def load_base(plan: Plan, checkpoint: Path, device: torch.device, *, is_cut: boo
         )
     if packs_experts(plan):
         hold_packed(model)
+    if is_cut:
+        drop_heads_by_rank(model)
     model.config.use_cache = False
     pin_experts(model)
     return model

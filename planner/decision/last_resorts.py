@@ -12,6 +12,7 @@ from planner.decision.method_search import Results, possible_methods
 from planner.decision.preference import choose
 from planner.decision.remedies import activation_offloading, offloads, shortfall, tiled_mlp
 from planner.decision.request import Request
+from planner.models.traced_model import TracedSpec
 
 LEANER_OPTIMIZERS: tuple[str, ...] = ("adamw_8bit", "paged_adamw_8bit")
 """AdamW still, with smaller states; the first is the faster."""
@@ -113,10 +114,11 @@ def _waiting_activations(request: Request) -> Resorts:
 
 def _cut_layers(request: Request) -> Resorts:
     """Yield the request with layers that are cut over the devices of one node, if it leaves that
-    open."""
+    open and the model has formulas."""
     pins = (request.strategy, request.zero_stage, request.offload)
     several = request.cluster.num_nodes == 1 and request.cluster.world_size > 1
-    if several and pins == (None, None, None):
+    known = not isinstance(request.model.spec, TracedSpec)
+    if several and known and pins == (None, None, None):
         words = Phrase("; nothing fits unless each layer is cut over the devices")
         yield structs.replace(request, strategy="tensor"), words
 

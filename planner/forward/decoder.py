@@ -138,21 +138,6 @@ class Decoder(Struct, kw_only=True, eq=False):
             return self._adapted(name, matrix, x, copies=copies)
         return self._base(name, matrix, x, copies=copies)
 
-    def _shared(self, matrix: Linear, x: Tensor) -> Tensor:
-        """Return the input of a matrix that is cut over the ranks, if each has some outputs."""
-        from planner.tape.collectives import shared  # only layers that are cut need it
-        from planner.workload.tensor_slice import COLUMNS
-
-        return shared(self.tape, x, matrix.name) if matrix.key in COLUMNS else x
-
-    def _summed(self, matrix: Linear, output: Tensor) -> Tensor:
-        """Return the output of a matrix that is cut over the ranks, of which each may have a
-        summand."""
-        from planner.tape.collectives import summed  # only layers that are cut need it
-        from planner.workload.tensor_slice import ROWS
-
-        return summed(self.tape, output, matrix.name) if matrix.key in ROWS else output
-
     def outside_linear(self, role: str, x: Tensor) -> Tensor:
         """Return the product with the matrix of that role that is in no layer."""
         matrix = next(each for each in self.workload.model.outside_linears if each.key == role)
@@ -163,12 +148,11 @@ class Decoder(Struct, kw_only=True, eq=False):
     def _base(self, name: str, matrix: Linear, x: Tensor, *, copies: bool = False) -> Tensor:
         if self.workload.settings.quantization is not None and not matrix.whole:
             return self._quantized(matrix, x)
+        if self.workload.tensor_ranks > 1:
+            return self._cut(name, matrix, x)
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", matrix.out_features) if matrix.bias else None
-        is_cut = self.workload.tensor_ranks > 1
-        if is_cut:
-            x = self._shared(matrix, x)
-        output = self.product(
+        return self.product(
             weight,
             x,
             matrix.out_features,
@@ -178,8 +162,44 @@ class Decoder(Struct, kw_only=True, eq=False):
             is_transposed=self.workload.model.model_type in TRANSPOSED,
             copies=copies,
         )
+
+    def _cut(self, name: str, matrix: Linear, x: Tensor) -> Tensor:
+        """Return the product of one of several ranks with its part of a matrix.
+
+        read: transformers at 5.23.0, distributed/tensor_parallel.py, ColwiseParallel and
+        RowwiseParallel.
+        """
+        from planner.tape.collectives import gathered, parted, shared, summed  # only what is cut
+        from planner.workload.tensor_slice import COLUMNS, ROWS, CutLinear
+
+        tape, ranks, outputs = self.tape, self.workload.tensor_ranks, matrix.out_features
+        if isinstance(matrix, CutLinear):
+            outputs, _inputs = matrix.shape
+        if matrix.key in COLUMNS:
+            x = shared(tape, x, matrix.name)
+        elif isinstance(matrix, CutLinear):
+            x = parted(tape, x, ranks, f"{matrix.name}'s input")
+        weight = self.parameter(name, matrix.weight_params, matrix=True)
+        bias = self.parameter(f"{name}.bias", outputs) if matrix.bias else None
+        output = self.product(weight, x, outputs, matrix.name, bias)
         del x
-        return self._summed(matrix, output) if is_cut else output
+        if matrix.key in ROWS:
+            return summed(tape, output, matrix.name)
+        whole = outputs == matrix.out_features
+        return output if whole else gathered(tape, output, ranks, matrix.name)
+
+    def _between(self, matrix: Linear, x: Tensor) -> Tensor:
+        """Return what an adapter's A hands to its B on one of several ranks: the sum of what all
+        make of their parts of an input, or what all have before their parts of an output; between a
+        whole input and a whole output the adapter is whole."""
+        from planner.tape.collectives import shared, summed  # only layers that are cut need it
+        from planner.workload.tensor_slice import COLUMNS, ROWS, CutLinear
+
+        if isinstance(matrix, CutLinear):
+            return x
+        if matrix.key in ROWS:
+            return summed(self.tape, x, matrix.name)
+        return shared(self.tape, x, matrix.name) if matrix.key in COLUMNS else x
 
     def product(
         self,
@@ -284,7 +304,7 @@ class Decoder(Struct, kw_only=True, eq=False):
         down = self.product(a, x, adapter.rank, "lora_A", copies=copies)
         del x
         if self.workload.tensor_ranks > 1:
-            down = self._shared(matrix, self._summed(matrix, down))
+            down = self._between(matrix, down)
         up = self.product(b, down, matrix.out_features, "lora_B")
         del down
         return ops.unary(self.tape, up, "scaled adapter output")

@@ -24,6 +24,7 @@ from planner.plan.schema import Plan
 from planner.plan.vocabulary import (
     OFFLOADS_WITH,
     PURE,
+    SHARES_SAMPLES,
     WITHOUT_STAGE,
     ZERO_STAGE,
     AttentionName,
@@ -171,6 +172,8 @@ def _check_ranks(stated: StatedSettings) -> None:
 
 
 def _check_strategy(stated: StatedSettings) -> None:
+    if stated.strategy in SHARES_SAMPLES:
+        _require_formulas(stated, stated.said("strategy"))
     if stated.strategy is None or stated.zero_stage is None:
         return
     if ZERO_STAGE[stated.strategy] != stated.zero_stage:
@@ -179,6 +182,19 @@ def _check_strategy(stated: StatedSettings) -> None:
                 "{said} and {zero_stage} are two strategies: choose one",
                 said=stated.said("strategy"),
                 zero_stage=stated.said("zero_stage"),
+            )
+        )
+
+
+def _require_formulas(stated: StatedSettings, said: str) -> None:
+    """Raise ``InvalidRequestError`` if ``said`` is stated for a model without formulas."""
+    if isinstance(stated.model, TracedSpec):
+        raise InvalidRequestError(
+            Phrase(
+                "{said} is planned for models with formulas, and {model_name} has none: {way_out}",
+                said=said,
+                model_name=stated.model_name,
+                way_out=stated.way_out,
             )
         )
 

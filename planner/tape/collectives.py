@@ -47,6 +47,20 @@ def gathered(tape: Tape, x: Tensor, ranks: int, name: str) -> Tensor:
     return tape.record(whole, (x,), (), backward)
 
 
+def parted(tape: Tape, x: Tensor, ranks: int, name: str) -> Tensor:
+    """Return a copy of this rank's part of each row; its gradient is those of all ranks' parts side
+    by side."""
+    elements, width = x.elements, x.width
+
+    def backward(_gradient: Tensor) -> list[Tensor | None]:
+        tape.gathers(elements * width)
+        _one_after_the_other = tape.new(elements, width, f"gradients of {name} of all ranks")
+        return [tape.new(elements, width, f"gradient of {name}, side by side")]
+
+    part = tape.new(elements // ranks, width, f"{name}, this rank's part")
+    return tape.record(part, (x,), (), backward)
+
+
 def whole_rows(tape: Tape, x: Tensor, ranks: int, name: str) -> Tensor:
     """Return a matrix of which each rank has as many rows; every rank has its whole gradient, and
     copies its part of that."""

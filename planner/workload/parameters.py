@@ -216,13 +216,23 @@ def _matrix(workload: Workload, matrix: Linear, name: str, is_adapted: bool) -> 
     """Yield one matrix unless it is packed or another's, its bias and its adapter."""
     full = workload.method == "full"
     if not matrix.tied and (workload.settings.quantization is None or matrix.whole):
-        shape = (matrix.out_features, matrix.in_features)
+        shape = _shape(workload, matrix)
         transposed = workload.model.model_type in TRANSPOSED
         yield Sized(name, shape[::-1] if transposed else shape, full, _role_of(transposed))
     if matrix.bias:
-        yield Sized(f"{name}.bias", (matrix.out_features,), full, "vector")
+        yield Sized(f"{name}.bias", _shape(workload, matrix)[:1], full, "vector")
     if is_adapted:
         yield from _adapter(workload, matrix, name)
+
+
+def _shape(workload: Workload, matrix: Linear) -> tuple[int, int]:
+    """Return the rows and columns that one rank has of a matrix."""
+    if workload.tensor_ranks > 1:
+        from planner.workload.tensor_slice import CutLinear  # only layers that are cut need it
+
+        if isinstance(matrix, CutLinear):
+            return matrix.shape
+    return matrix.out_features, matrix.in_features
 
 
 def _role_of(transposed: bool) -> Role:

@@ -20,7 +20,7 @@ from planner.plan.vocabulary import (
     Precision,
     Strategy,
 )
-from planner.workload.workload import CUT_SIZES, Workload
+from planner.workload.workload import Workload
 
 QuantType = Literal["nf4", "int8"]
 
@@ -169,9 +169,9 @@ def has_even_parts(strategy: Strategy, shape: ModelSpec | Mapping[str, object], 
     where the shape, or a plan's ``config.json``, does not say."""
     if strategy not in SHARES_SAMPLES:
         return True
-    known = shape if isinstance(shape, Mapping) else structs.asdict(shape)
-    sizes = [known.get(name) for name in CUT_SIZES]
-    return not any(size % ranks for size in sizes if isinstance(size, int))
+    from planner.workload.tensor_slice import is_even  # only layers that are cut need it
+
+    return is_even(shape if isinstance(shape, Mapping) else structs.asdict(shape), ranks)
 
 
 class Rule(Spec):

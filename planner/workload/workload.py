@@ -22,10 +22,6 @@ from planner.plan.vocabulary import (
 from planner.workload.layout import Layout
 from planner.workload.settings import TrainingSettings
 
-CUT_SIZES = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
-"""Keys of ``config.json``, and fields of a model's shape, of what is cut into equal parts where
-layers are cut over ranks."""
-
 
 class Workload(Spec):
     """A model and the settings it is trained with, on one kind of device."""
@@ -46,10 +42,10 @@ class Workload(Spec):
         (planner/workload/tensor_slice.py)."""
         if layout.strategy not in SHARES_SAMPLES or self.tensor_ranks > 1:
             return self
+        from planner.workload.tensor_slice import sliced  # only layers that are cut need it
+
         ranks = layout.world_size
-        parts = {name: getattr(self.model, name) // ranks for name in CUT_SIZES}
-        model = structs.replace(self.model, **parts)
-        return structs.replace(self, model=model, tensor_ranks=ranks)
+        return structs.replace(self, model=sliced(self.model, ranks), tensor_ranks=ranks)
 
     def with_settings(self, **changes: object) -> "Workload":
         """Return the same workload with some of its settings replaced."""

@@ -16,6 +16,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from bitsandbytes.nn import Int8Params, Linear8bitLt
+from msgspec import structs
 from peft import LoraConfig, get_peft_model
 from peft.utils.integrations import dequantize_module_weight
 from torch.distributed.device_mesh import init_device_mesh
@@ -23,6 +24,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     BitsAndBytesConfig,
     FalconConfig,
     LlamaConfig,
@@ -38,6 +40,7 @@ from launcher.training.optimizer import begin_training
 from launcher.training.text_model import towers
 from planner.memory.model_states import frozen_bytes
 from planner.models.model_presets import load_model
+from planner.models.model_spec import ModelSpec
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import METHODS, Attention
 from planner.recipes.load_recipe import load_recipe
@@ -45,10 +48,11 @@ from planner.workload.dtypes import numerics
 from planner.workload.optimizers import states_bytes
 from planner.workload.rules import rule_book
 from planner.workload.settings import settings_of
-from planner.workload.tensor_slice import COLUMNS, ROWS
+from planner.workload.tensor_slice import COLUMNS, ROWS, CutLinear, sliced
 from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES, build, prepare, quantized_layer, workload_of
+from tests.oracle.zero_cases import CUT, ZeroCase
 
 SEEN = {
     "qlora-zero3",
@@ -77,6 +81,7 @@ SEEN = {
     "sequence-parallel-strategy",
     "sequence-parallel-eager",
     "sequence-parallel-packing",
+    "tensor-without-plan",
     "tensor-other-model",
     "tensor-fp16",
 }
@@ -185,15 +190,37 @@ def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) ->
         optimizer.step()
 
 
-def test_layers_that_are_planned_to_be_cut_are_cut_as_llamas_are() -> None:
-    (rule,) = (rule for rule in rule_book() if rule.name == "tensor-other-model")
-    cut = {**dict.fromkeys(COLUMNS, "colwise"), **dict.fromkeys(ROWS, "rowwise")}
-    for model_type in rule.when.model_type_other_than:
-        plan = AutoConfig.for_model(model_type).base_model_tp_plan
-        found = {name.rpartition(".")[2]: style for name, style in plan.items()}
-        of_norms = {name: found.pop(name) for name in ("q_norm", "k_norm") if name in found}
-        assert found == cut
-        assert set(of_norms.values()) <= {"replicated_with_grad_allreduce"}
+def planned_styles(shape: ModelSpec) -> dict[str, str]:
+    """How each matrix of a layer is cut, in transformers' words."""
+    styles = {}
+    for matrix in sliced(shape, 2).linears(shape.layers[0]):
+        around = isinstance(matrix, CutLinear)
+        by_inputs = "rowwise_split_input" if around else "rowwise"
+        by_outputs = "colwise_gather_output" if around else "colwise"
+        assert matrix.key in COLUMNS | ROWS
+        styles[matrix.name] = by_inputs if matrix.key in ROWS else by_outputs
+    return styles
+
+
+def test_layers_that_are_planned_to_be_cut_are_cut_so() -> None:
+    for model_type in CUT:
+        shape = ZeroCase(method="full", strategy="tensor", model_type=model_type).shape
+        config = AutoConfig.for_model(model_type)
+        found = {
+            name.rpartition(".")[2]: style for name, style in config.base_model_tp_plan.items()
+        }
+        of_norms = {found.pop(name) for name in ("q_norm", "k_norm") if name in found}
+        assert found == planned_styles(structs.replace(shape, model_type=model_type))
+        norms = {"replicated_with_grad_allreduce"} if shape.qk_norm == "heads" else set()
+        assert of_norms == norms
+        head = AutoModelForCausalLM._model_mapping[type(config)]
+        assert head._tp_plan == {"lm_head": "colwise_gather_output"}
+
+
+def test_layers_that_are_said_to_have_no_plan_have_none() -> None:
+    (rule,) = (rule for rule in rule_book() if rule.name == "tensor-without-plan")
+    for model_type in rule.when.model_type or ():
+        assert not AutoConfig.for_model(model_type).base_model_tp_plan
 
 
 @pytest.mark.usefixtures("_alone")

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from planner.plan.vocabulary import Phase
 from tests.launcher.launching import REPOSITORY
 from tests.oracle.zero_cases import ZeroCase
 
@@ -16,7 +15,7 @@ TIME_LIMIT_S = 400
 
 
 def traced_cases(
-    program: str, cases: Sequence[ZeroCase], folder: Path, phases: Iterable[Phase]
+    program: str, cases: Sequence[ZeroCase], folder: Path, phases: Iterable[str]
 ) -> list[dict[str, int]]:
     """Return the most loaded rank's bytes, by phase, of every case; ``program`` is the module that
     each rank runs, of which all cases have as many."""

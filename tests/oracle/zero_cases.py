@@ -15,10 +15,29 @@ from planner.plan.vocabulary import Loss, Method, Precision, Strategy
 from planner.workload.dtypes import numerics_of
 from planner.workload.layout import Layout
 from planner.workload.plan_sections import precision_section
+from planner.workload.rules import rule_book
 from planner.workload.workload import Batch, Workload
 from planner.workload.zero_sizes import zero_section
 from tests.launcher.plans import full, parallel, plan
-from tests.oracle.small_models import GEMMA4_WRAPPER, LLAMA, workload_of
+from tests.oracle.small_models import (
+    COHERE,
+    COHERE2,
+    ERNIE,
+    EXAONE4,
+    GEMMA,
+    GEMMA2,
+    GEMMA3,
+    GEMMA4_WRAPPER,
+    GLM,
+    GLM4,
+    LLAMA,
+    OLMO2,
+    OLMO3,
+    PHI,
+    PHI3,
+    STARCODER2,
+    workload_of,
+)
 
 RANKS = 2
 SHAPE = structs.replace(
@@ -78,7 +97,21 @@ WRAPPER = structs.replace(
 OF_TYPE: dict[str, dict[str, Any]] = {
     "qwen2": {"qkv_bias": True, "tied_embeddings": True},
     "qwen3": {"qk_norm": "heads"},
+    "granite": {"multipliers": True, "tied_embeddings": True, "vocab_size": 2047},
+    **{
+        str(each["model_type"]): each | {"num_key_value_heads": 4, "head_dim": 64}
+        for each in (
+            *(COHERE, COHERE2, ERNIE, EXAONE4, GEMMA, GEMMA2, GEMMA3, GLM, GLM4),
+            *(OLMO2, OLMO3, PHI, PHI3, STARCODER2),
+        )
+    },
 }
+
+SMALL = {"num_layers": 2, "hidden_size": 128, "intermediate_size": 384, "head_dim": 16}
+CUT = next(
+    rule.when.model_type_other_than for rule in rule_book() if rule.name == "tensor-other-model"
+)
+"""Architectures whose layers are planned to be cut over ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +144,11 @@ class ZeroCase:
     one_key: bool = False
     """Whether all queries have one head of keys and values."""
 
+    dropout: float = 0.0
+    """Of the adapters' inputs."""
     model_type: str = "llama"
+    small: bool = False
+    """Whether the model is as small as the values of its tensors need it, not their sizes."""
 
     @property
     def ranks(self) -> int:
@@ -123,7 +160,10 @@ class ZeroCase:
             return WRAPPER
         shape = MIXTURE if self.mixture else SHAPE
         if self.model_type in OF_TYPE:
-            shape = structs.replace(SHAPE, model_type=self.model_type, **OF_TYPE[self.model_type])
+            own = {"model_type": self.model_type, **OF_TYPE[self.model_type]}
+            shape = structs.replace(SHAPE, **own)
+        if self.small:
+            shape = structs.replace(shape, **SMALL)
         if self.tiled_mlp:
             shape = structs.replace(shape, intermediate_size=8192)
         return structs.replace(shape, num_key_value_heads=1) if self.one_key else shape
@@ -131,7 +171,7 @@ class ZeroCase:
     @property
     def workload(self) -> Workload:
         targets = ("all-linear", "experts") if self.on_experts else "all-linear"
-        work = workload_of(self.shape, self.method, self.compute, 0.0, targets)
+        work = workload_of(self.shape, self.method, self.compute, self.dropout, targets)
         work = structs.replace(work, pure=self.pure)
         optimizer = structs.replace(work.settings.optimizer, name=self.optimizer)
         return work.with_settings(
@@ -164,6 +204,7 @@ class ZeroCase:
                 "adapter": to_builtins(self.workload.settings.adapter),
                 "quantization": to_builtins(self.workload.settings.quantization),
                 "model__model_type": self.shape.model_type,
+                "attention": self.workload.attention,
                 "parallel": {
                     **parallel(self.strategy, self.ranks, copies=self.copies),
                     "zero": to_builtins(zero),

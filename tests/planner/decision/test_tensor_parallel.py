@@ -18,6 +18,7 @@ from planner.plan.vocabulary import Method
 from planner.speed.card_rates import NOMINAL
 from planner.speed.pass_time import pass_time
 from planner.workload.dtypes import numerics_of
+from planner.workload.tensor_slice import sliced
 from planner.workload.trained_tensors import trained_tensors
 from tests.planner.builders import cards, request
 
@@ -59,7 +60,6 @@ def test_fewer_cards_are_told_of_more() -> None:
     assert counts == [4, 4, None]
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_richer_method_is_told_of_cut_layers_where_they_can_be_cut() -> None:
     """A layer of it in 16 bit is too large for one card, and one in 4 bit is not."""
     settings = {"width": 262144, "sequence_length": 512}
@@ -71,6 +71,7 @@ def test_a_richer_method_is_told_of_cut_layers_where_they_can_be_cut() -> None:
     assert (refused.richer or "").endswith(BRIEFLY)
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
 def test_all_devices_have_the_same_samples(method: str) -> None:
     asked = request(cards(4, 80), model="llama-3.1-8b", method=method, strategy="tensor")
     decision = decide(asked)
@@ -92,6 +93,25 @@ def test_a_rank_trains_its_part_of_each_matrix() -> None:
     rows = [(r, h), (h // 4, r), (r, h), (kv, r), (r, h), (kv, r), (r, h // 4), (h, r)]
     rows += [(r, h), (i, r), (r, h), (i, r), (r, i), (h, r)]
     assert [tensor.shape for tensor in trained_tensors(part)] == 32 * rows
+
+
+def test_a_matrix_that_holds_several_is_cut_between_whole_inputs_and_outputs() -> None:
+    """Its adapter is whole; and of ten heads of keys each of eight devices has an equal part."""
+    parts = {}
+    for method in ("lora", "full"):
+        asked = request(cards(8, 80), model="phi-4", method=method, strategy="tensor")
+        chosen = decide(asked).chosen
+        part = chosen.workload.of_a_rank(chosen.layout)
+        parts[method] = [tensor.shape for tensor in trained_tensors(part)]
+    r, h, i, qkv = parts["lora"][0][0], 5120, 17920, 7680
+    assert parts["lora"][:4] == [(r, h), (qkv, r), (r, h), (h, r)]
+    assert parts["full"][1:5] == [(qkv // 8, h), (h, h // 8), (2 * i // 8, h), (h, i // 8)]
+
+
+def test_the_last_part_of_the_vocabulary_may_be_smaller() -> None:
+    asked = request(cards(2, 80), model="granite-3.1-2b-instruct", strategy="tensor")
+    assert decide(asked).chosen.layout.strategy == "tensor"
+    assert sliced(asked.model.spec, 2).vocab_size == 24578  # of 49,155
 
 
 @pytest.mark.parametrize(("method", "checkpointing"), [("full", 0), ("full", 1), ("lora", 1)])
@@ -134,11 +154,13 @@ def test_more_devices_take_less_memory_each() -> None:
     ("pinned", "why"),
     [
         ({"method": "qlora"}, "4-bit codes lie in one column"),
-        ({"model": "mixtral-8x7b"}, "cut otherwise than Llama's"),
+        ({"model": "mixtral-8x7b"}, "such as to experts"),
+        ({"model": "gpt2"}, "no plan of tensor parallelism for the layers"),
         ({"optimizer": "adamw_8bit"}, "not seen to update DTensors"),
         ({"precision": "fp16"}, "takes no mixture"),
         ({"offload": "all"}, "no layout satisfies"),
         ({"cluster": cards(3, 80)}, "must each be a multiple"),
+        ({"model": "gemma-3-1b-it"}, "must each be a multiple"),
         ({"cluster": structs.replace(cards(2, 80), num_nodes=2)}, "between nodes"),
         ({"cluster": cards(1, 80)}, "there is one"),
     ],

@@ -97,7 +97,7 @@ def test_formulas_of_copies(batch: int, offload: Offload) -> None:
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen2.5-3b"])
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen2.5-3b", "phi-4"])
 def test_formulas_of_layers_that_are_cut(model: str, method: Method) -> None:
     asked = request(cards(2, 900), model=model, method=method, strategy="tensor")
     chosen = decide(asked).chosen
