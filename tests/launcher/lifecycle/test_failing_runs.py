@@ -12,9 +12,9 @@ import pytest
 
 from launcher.run.checkpoints import last_whole
 from tests.launcher.forked import Launcher
-from tests.launcher.interrupted import EVALUATION, evaluations, resume
+from tests.launcher.interrupted import DROPOUT, EVALUATION, evaluations, resume
 from tests.launcher.launching import write_plan
-from tests.launcher.plans import TWO_RANKS, full, parallel
+from tests.launcher.plans import SIXTEEN_BIT, TWO_RANKS, full, parallel
 
 WHOLE_BATCH = {
     "micro_batch_size": 16,
@@ -90,14 +90,57 @@ def test_out_of_memory_at_every_stage(
     assert done.losses[-1] < done.losses[0]
 
 
-def fallback(micro: int, accumulation: int) -> dict[str, Any]:
+def fallback(micro: int, accumulation: int, **changes: Any) -> dict[str, Any]:
     return {
         "micro_batch_size": micro,
         "gradient_accumulation_steps": accumulation,
         "activation_checkpointing": False,
         "strategy": "single",
         "peak_allocated_bytes": micro * 2**20,
+        **changes,
     }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"parallel": parallel("tensor"), "adapter": DROPOUT},
+        full(
+            parallel={**parallel("zero1"), "sequence_parallel_size": 2},
+            precision=SIXTEEN_BIT,
+        ),
+    ],
+    ids=["tensor", "shared-sequences"],
+)
+def test_out_of_memory_on_one_of_two_ranks_that_share_samples(
+    changes: dict[str, Any], launcher: Launcher, tiny_checkpoint: Path, folder: Path
+) -> None:
+    """While the other rank waits for it; then as both write a checkpoint."""
+    strategy = changes["parallel"]["strategy"]
+    write_plan(
+        folder,
+        model__source=str(tiny_checkpoint),
+        batch=WHOLE_BATCH,
+        training={"max_steps": 2, "save_steps": 1},
+        fallbacks=[
+            fallback(8, 2, strategy=strategy),
+            fallback(4, 4, strategy=strategy, activation_checkpointing=True),
+        ],
+        **changes,
+    )
+    launcher.fault = "memory@backward:2/1+8 memory@save:2/0+4"
+    done = launcher.run(folder)
+    assert done.code == 0, done.errors
+    layouts = [(each["micro_batch_size"], each["from_step"]) for each in done.attempts]
+    assert layouts == [(16, 0), (8, 1), (4, 1)]
+    assert [each["ended"] for each in done.attempts] == [
+        "out of memory on rank 1, backward of step 2",
+        "out of memory on rank 0, save of step 2",
+        "finished",
+    ]
+    assert [row["step"] for row in done.metrics] == [1, 2]
+    assert done.losses[1] < done.losses[0]
 
 
 def test_layouts_that_cannot_fit_are_not_tried(
