@@ -32,6 +32,7 @@ from launcher.training.optimizer import (
     lora_plus_optimizer,
     projected_modules,
     projects,
+    separate_parts,
     warm_up_by_schedule_alone,
 )
 from launcher.training.saving import load_parts, save_parts, why_not_saved
@@ -90,6 +91,8 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
         if fresh:
             begin_training(made)
             leave_kernels_to_cuda(made)
+            if self.is_in_parts:
+                separate_parts(made)
         return made
 
     def prediction_step(self, *inputs: Any, **options: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from launcher.compat.transformers import trainer_optimizer
@@ -74,6 +75,23 @@ def begin_training(optimizer: Any) -> None:
     if train is not None:
         train()
         optimizer.state.clear()
+
+
+def separate_parts(optimizer: Any) -> None:
+    """Give this rank's parts of matrices and what it has whole groups of their own, none without
+    parameters.
+
+    One kernel takes no mixture, as transformers knows, and peft's groups of LoRA+ have one; a
+    checkpoint of all ranks' parts has no states to read an empty group from. read:
+    transformers/trainer.py at 5.23.0, create_optimizer; torch/distributed/checkpoint/state_dict.py
+    at 2.13, _unflatten_optim_state_dict.
+    """
+    groups = []
+    for group in optimizer.param_groups:
+        for is_part in (True, False):
+            kind = [x for x in group["params"] if isinstance(x, DTensor) is is_part]
+            groups += [{**group, "params": kind}] if kind else []
+    optimizer.param_groups[:] = groups
 
 
 def put_average(optimizer: Any) -> None:
