@@ -14,6 +14,7 @@ from planner.decision.request import Request
 from planner.decision.requested_workload import workload
 from planner.memory.footprint import footprint
 from planner.models.model_spec import ModelSpec
+from planner.models.traced_model import TracedSpec
 from planner.plan.vocabulary import Method
 from planner.speed.card_rates import NOMINAL
 from planner.speed.pass_time import pass_time
@@ -170,3 +171,23 @@ def test_what_is_refused_and_why(pinned: dict[str, Any], why: str) -> None:
     where = pinned.pop("cluster", cards(2, 80))
     with pytest.raises(InvalidRequestError, match=why):
         decide(request(where, **{"model": "llama-3.1-8b", "strategy": "tensor", **pinned}))
+
+
+def test_a_model_without_formulas_is_refused_whatever_its_type() -> None:
+    """What a rank has of it is not known."""
+    asked = request(cards(2, 80), model="llama-3.1-8b", strategy="tensor")
+    counts = ("total_params", "never_trained_params", "table_params", "output_params")
+    none = ("varieties", "varieties_in_order", "text_matrices", "tower_matrices", "towers")
+    content: dict[str, Any] = {
+        **structs.asdict(asked.model.spec),
+        **dict.fromkeys((*counts, "stacked_params", "active_weights"), 0),
+        **dict.fromkeys((*none, "unadaptable"), ()),
+        "config": "{}",
+        "native_class": "LlamaForCausalLM",
+        "attention": "sdpa",
+        "loss": "standard",
+        "recomputable": True,
+    }
+    traced = structs.replace(asked.model, spec=TracedSpec(**content))
+    with pytest.raises(InvalidRequestError, match="planned for models with formulas, and llama"):
+        decide(structs.replace(asked, model=traced))
