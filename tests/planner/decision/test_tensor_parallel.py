@@ -136,6 +136,18 @@ def test_what_ranks_send_each_other(method: Method, checkpointing: int) -> None:
     assert found.all_gathers == 1  # the head's rows, for the fused loss
 
 
+def test_what_is_sent_around_joined_matrices() -> None:
+    """Of each layer the two matrices in front are gathered in forward, and the gradients of what
+    the two behind take in backward."""
+    asked = request(cards(2, 900), model="phi-4", method="full", strategy="tensor")
+    chosen = decide(asked).chosen
+    part = chosen.workload.of_a_rank(chosen.layout)
+    kinds, layers = numerics_of(part, chosen.layout), 40
+    sent = pass_time(part, kinds, 1, checkpointing=0, device="cuda", speed=NOMINAL).collectives
+    assert sent is not None
+    assert (sent.all_reduces, sent.all_gathers) == (4 * layers + 1, 4 * layers + 1)
+
+
 def test_more_devices_take_less_memory_each() -> None:
     peaks = []
     for count in (2, 4, 8):
