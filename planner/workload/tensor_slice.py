@@ -7,9 +7,9 @@ is added to the residual stream are whole on every rank (Shoeybi et al., arXiv:1
 planner/tape/collectives.py.
 
 Some architectures have matrices of which a rank has a part while it needs all of what goes in and
-comes out: one that holds several others, whose parts would be of one of them alone (Phi-3), or one
-whose output has a norm over all heads (OLMo-2). Outputs are then gathered, and inputs cut, around
-the product, and what lies between is whole on every rank.
+comes out: one that holds several others, whose parts would be of one of them alone (Phi-3), one
+whose output has a norm over all heads (OLMo-2), or one of a layer with a state (Qwen3.5). Outputs
+are then gathered, and inputs cut, around the product, and what lies between is whole on every rank.
 
 read: transformers at 5.23.0, models/*/configuration_*.py, base_model_tp_plan
 (``colwise_gather_output`` and ``rowwise_split_input`` are what is around a product);
@@ -27,9 +27,16 @@ from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.model_spec import ModelSpec
 
-COLUMNS = frozenset(
-    {"q_proj", "k_proj", "v_proj", "qkv_proj", "gate_proj", "up_proj", "gate_up_proj"}
-)
+_DELTA = frozenset({"in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"})
+COLUMNS = _DELTA | {
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "qkv_proj",
+    "gate_proj",
+    "up_proj",
+    "gate_up_proj",
+}
 """Roles of the matrices that are cut by their outputs."""
 ROWS = frozenset({"o_proj", "down_proj"})
 """Roles of those that are cut by their inputs, whose products are summed over the ranks."""
@@ -42,6 +49,7 @@ AROUND_PRODUCTS: Mapping[str, frozenset[str]] = {
     "olmo2": _ATTENTION,
     "olmo3": _ATTENTION,
     "phi3": _ATTENTION | _MLP,
+    "qwen3_5_text": _DELTA,
 }
 """Roles of the matrices, by architecture, that have whole inputs and outputs on every rank."""
 
@@ -108,4 +116,6 @@ def is_even(known: Mapping[str, Any], ranks: int) -> bool:
     if "num_attention_heads" not in names and heads:
         head_dim = known.get("head_dim") or known["hidden_size"] // heads
         sizes += [heads * head_dim, (others or heads) * head_dim]
+    delta = known.get("delta")
+    sizes.append(delta.value_heads if delta else known.get("linear_num_value_heads"))
     return not any(size % ranks for size in sizes if isinstance(size, int))

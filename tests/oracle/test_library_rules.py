@@ -193,7 +193,8 @@ def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) ->
 def planned_styles(shape: ModelSpec) -> dict[str, str]:
     """How each matrix of a layer is cut, in transformers' words."""
     styles = {}
-    for matrix in sliced(shape, 2).linears(shape.layers[0]):
+    part = sliced(shape, 2)
+    for matrix in (matrix for kind in part.kinds for matrix in part.linears(kind)):
         around = isinstance(matrix, CutLinear)
         by_inputs = "rowwise_split_input" if around else "rowwise"
         by_outputs = "colwise_gather_output" if around else "colwise"

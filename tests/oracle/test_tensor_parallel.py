@@ -34,11 +34,11 @@ CASES = (
     ZeroCase(method="lora", strategy="tensor", compute="fp32", loss="fused"),
     *(
         ZeroCase(method="full", strategy="tensor", model_type=name)
-        for name in ("gemma2", "gemma3_text", "phi3", "glm4", "olmo2", "granite")
+        for name in ("gemma2", "gemma3_text", "phi3", "glm4", "olmo2", "granite", "qwen3_5_text")
     ),
     *(
         ZeroCase(method="lora", strategy="tensor", model_type=name, steps=2, checkpointing=True)
-        for name in ("gemma2", "gemma3_text", "phi3", "glm4", "olmo2", "granite")
+        for name in ("gemma2", "gemma3_text", "phi3", "glm4", "olmo2", "granite", "qwen3_5_text")
     ),
     *(
         ZeroCase(method="lora", strategy="tensor", model_type=name, loss="fused")

@@ -35,6 +35,7 @@ from tests.oracle.small_models import (
     OLMO3,
     PHI,
     PHI3,
+    QWEN3_5,
     STARCODER2,
     workload_of,
 )
@@ -102,12 +103,12 @@ OF_TYPE: dict[str, dict[str, Any]] = {
         str(each["model_type"]): each | {"num_key_value_heads": 4, "head_dim": 64}
         for each in (
             *(COHERE, COHERE2, ERNIE, EXAONE4, GEMMA, GEMMA2, GEMMA3, GLM, GLM4),
-            *(OLMO2, OLMO3, PHI, PHI3, STARCODER2),
+            *(OLMO2, OLMO3, PHI, PHI3, QWEN3_5, STARCODER2),
         )
     },
 }
 
-SMALL = {"num_layers": 2, "hidden_size": 128, "intermediate_size": 384, "head_dim": 16}
+SMALL = {"hidden_size": 128, "intermediate_size": 384, "head_dim": 16}
 CUT = next(
     rule.when.model_type_other_than for rule in rule_book() if rule.name == "tensor-other-model"
 )
@@ -163,7 +164,8 @@ class ZeroCase:
             own = {"model_type": self.model_type, **OF_TYPE[self.model_type]}
             shape = structs.replace(SHAPE, **own)
         if self.small:
-            shape = structs.replace(shape, **SMALL)
+            every = 1 if shape.delta is None else shape.delta.attention_every
+            shape = structs.replace(shape, **SMALL, num_layers=max(2, every))
         if self.tiled_mlp:
             shape = structs.replace(shape, intermediate_size=8192)
         return structs.replace(shape, num_key_value_heads=1) if self.one_key else shape
