@@ -257,19 +257,6 @@ def _require_recomputation(stated: StatedSettings, said: str) -> None:
         )
 
 
-def _require_formulas(stated: StatedSettings, said: str) -> None:
-    """Raise ``InvalidRequestError`` if the model has none."""
-    if isinstance(stated.model, TracedSpec):
-        raise InvalidRequestError(
-            Phrase(
-                "{said} is planned for models with formulas, and {model_name} has none: {way_out}",
-                said=said,
-                model_name=stated.model_name,
-                way_out=stated.way_out,
-            )
-        )
-
-
 def _check_tiled_mlp(stated: StatedSettings) -> None:
     """Refuse tiles where the layers' MLPs are not modules of their own that take tokens alone."""
     if not stated.tiled_mlp:
