@@ -190,7 +190,10 @@ class Tape(UncountedWork):
             return output
         region = self._region
         if region is not None and self._refilling:
-            return self._refill(region, output, Node(0, nodes, (), backward, False), saved)
+            if saved:
+                return self._refill(region, output, Node(0, nodes, (), backward, False), saved)
+            output.node = Node(0, (), (), _found_before, False)
+            return output
         self._sequence += 1
         shapes = tuple([(x.elements, x.width) for x in inputs])
         node = Node(self._sequence, nodes, shapes, backward, bool(saved))
@@ -205,11 +208,8 @@ class Tape(UncountedWork):
     def _refill(
         self, region: Region, output: Tensor, anew: Node, saved: tuple[Tensor, ...]
     ) -> Tensor:
-        """Give the next waiting node its tensors; where that node is gone, or waits for none,
-        ``anew`` holds them for as long as its output exists."""
-        if not saved:
-            output.node = anew
-            return output
+        """Give the next waiting node its tensors; where that node is gone, ``anew`` holds them for
+        as long as its output exists."""
         node = region.refill(saved)
         if self._saved_again is not None:
             self._saved_again += storages(saved)
@@ -493,6 +493,12 @@ class Tape(UncountedWork):
             assert gradient.storage is not None
             gradient.storage.passes_to(owner)
             self._waits = gradient.storage
+
+
+def _found_before(_gradient: Tensor) -> list[Tensor | None]:
+    """Stand for the gradients of an operator that runs again: the node of its first run finds
+    them."""
+    return []
 
 
 def _leaf(number: int, arrived: list[Tensor | None], given: Tensor, needs_gradient: bool) -> Tensor:

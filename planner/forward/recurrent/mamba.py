@@ -194,18 +194,19 @@ class _Scan:
         self, count: int, decay: Tensor, read: Tensor, state: Tensor, width: int
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Return what so many tokens save: states, and what is cast of them and of the reads; then
-        their outputs."""
+        their outputs. Where nothing is kept, a state that is there anyway says that they save."""
         seen = self._compute or width
         output = self._stacked(count * self._channels, seen, "outputs of the tokens")
-        held = list[Tensor]()
-        if not self._tape.keeps_saved:
-            return (), output
+        saved = list[tuple[int, int, str]]()
         if decay.node is not None or (read.node is not None and seen == state.width):
-            held.append(self._stacked(count * self._state, state.width, "states of the tokens"))
+            saved.append((self._state, state.width, "states of the tokens"))
         if read.node is not None and seen != state.width:
-            held.append(self._stacked(count * self._state, seen, "states of the tokens, cast"))
+            saved.append((self._state, seen, "states of the tokens, cast"))
         if state.node is not None and seen != read.width:
-            held.append(self._stacked(count * self._read, seen, "reads of the tokens, cast"))
+            saved.append((self._read, seen, "reads of the tokens, cast"))
+        if not self._tape.keeps_saved:
+            return (state,) if saved else (), output
+        held = (self._stacked(count * size, of, name) for size, of, name in saved)
         return tuple(held), output
 
     def _stacked(self, elements: int, width: int, name: str) -> Tensor:

@@ -123,13 +123,13 @@ def test_inputs_of_layers_wait_on_the_host_as_pinned() -> None:
 
 def test_mlps_run_tile_by_tile_where_nothing_fits_otherwise() -> None:
     """Alone, with activations on the host, and as advice where the host's memory is unknown."""
-    asked = request(cards(1, 80), model="qwen3-8b", method="lora", sequence_length=98304)
+    asked = request(cards(1, 80), model="llama-3.1-8b", method="lora", sequence_length=98304)
     alone = decide(asked).chosen.workload.settings
     assert (alone.tiled_mlp, alone.activation_offloading) == (True, False)
     with pytest.raises(NothingFitsError, match="--activation-offloading --tiled-mlp fits"):
         decide(structs.replace(asked, sequence_length=131072))
     host = structs.replace(asked.cluster, host_ram_bytes=128 * GIB)
-    longer = structs.replace(asked, sequence_length=163840, cluster=host)
+    longer = structs.replace(asked, sequence_length=131072, cluster=host)
     both = decide(longer).chosen.workload.settings
     assert (both.tiled_mlp, both.activation_offloading) == (True, True)
 

@@ -25,8 +25,9 @@ from tests.planner.builders import cards, request
 
 
 def wide_layers(count: int, gib: int, *, width: int = 131072, **pinned: Any) -> Request:
-    """Two layers whose inner width is 64 times the hidden size, and samples of 8,192 tokens."""
-    settings = {"method": "lora", "sequence_length": 8192} | pinned
+    """Two layers whose inner width is 64 times the hidden size, which tiles would help, and samples
+    of 8,192 tokens."""
+    settings = {"method": "lora", "sequence_length": 8192, "tiled_mlp": False} | pinned
     asked = request(cards(count, gib), model="llama-2-7b", **settings)
     wide: ModelSpec = structs.replace(
         asked.model.spec,
