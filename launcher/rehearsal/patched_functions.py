@@ -6,7 +6,7 @@ The table in launcher/rehearsal/operator_rules.py has what each stands for, and 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from launcher.compat import bitsandbytes, optimi, torch, transformers, trl
+from launcher.compat import bitsandbytes, optimizers, torch, transformers, trl
 from launcher.compat.replacement import replaced
 from planner.plan.optimizer_presets import OptimizerLibrary
 
@@ -27,6 +27,6 @@ def replaced_functions(
         for library in (torch, transformers, bitsandbytes, trl):
             replacements += library.CUDA_REPLACEMENTS
     if optimizer_library == "optimi":
-        replacements += optimi.replacements(on_cuda=on_cuda)
+        replacements += optimizers.stable_adamw_replacements(on_cuda=on_cuda)
     with replaced(replacements):
         yield

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from trl import SFTTrainer
 
-from launcher.compat.optimi import leave_kernels_to_cuda
+from launcher.compat.optimizers import leave_kernels_to_cuda
 from launcher.compat.transformers import TrainerHooks, UnloggedLoss
 from launcher.faults.failure import NotFiniteError, NotSavedError, is_lost_peer
 from launcher.faults.rank_stages import Stages

@@ -20,8 +20,8 @@ import torch
 from transformers import AutoTokenizer, EarlyStoppingCallback, TrainerCallback, set_seed
 
 from launcher.adapters.parted_base import part_base
-from launcher.compat.apollo import load_projections
 from launcher.compat.deepspeed import load_tensors_alone
+from launcher.compat.optimizers import load_projections
 from launcher.compat.peft import ADAPTER
 from launcher.data.chat_template import use_plain_template_if_none
 from launcher.data.inputs import Inputs, read_inputs

@@ -10,7 +10,7 @@ import pytest
 import torch
 from msgspec import structs
 
-from launcher.compat.optimi import leave_kernels_to_cuda
+from launcher.compat.optimizers import leave_kernels_to_cuda
 from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.operator_rules import CUDA_RULES
 from launcher.rehearsal.patched_functions import replaced_functions

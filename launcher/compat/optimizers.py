@@ -1,13 +1,26 @@
-"""Private parts of torch-optimi: when it takes kernels, and what these allocate.
+"""Parts of the libraries that have an optimizer: what its checkpoints hold, which kernels it takes.
 
-read: torch-optimi 0.3.3, optimi/stableadamw.py. It is imported where it is needed: few plans have
-its optimizer.
+read: apollo-torch 1.0.3; torch-optimi 0.3.3, optimi/stableadamw.py. Each is imported where it is
+needed: few plans have its optimizer.
 """
 
 from importlib import import_module
 from typing import Any
 
+import torch
+
 from launcher.compat.replacement import Replacement, do_nothing
+
+
+def load_projections() -> None:
+    """Have ``torch.load`` build the projections among the optimizer's states.
+
+    read: apollo_torch/random_projector.py; they are an object for each matrix, of numbers and a
+    tensor.
+    """
+    from apollo_torch.random_projector import GradientProjector
+
+    torch.serialization.add_safe_globals([GradientProjector])
 
 
 def leave_kernels_to_cuda(optimizer: Any) -> None:
@@ -21,7 +34,7 @@ def leave_kernels_to_cuda(optimizer: Any) -> None:
             group["triton"] = False
 
 
-def replacements(*, on_cuda: bool) -> tuple[Replacement, ...]:
+def stable_adamw_replacements(*, on_cuda: bool) -> tuple[Replacement, ...]:
     """Return the replacements of a trace on the CPU, which a plan for CUDA has without the kernels:
     they work in place."""
     module = import_module("optimi.stableadamw")
