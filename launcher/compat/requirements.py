@@ -15,7 +15,16 @@ from planner.base.errors import InvalidRequestError
 
 DISTRIBUTION = "tuneplan"
 EXTRA = "train"
-INSTALL = f"pip install '{DISTRIBUTION}[{EXTRA}]'"
+TORCHAO = "torchao"
+"""Extra, and package, of two optimizers: transformers imports it into every process that has it."""
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra of this distribution."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+INSTALL = install_command(EXTRA)
 _UPPER = ("<", "<=")
 
 Standing = Literal["tested", "missing", "too_old", "newer_than_tested"]
@@ -42,8 +51,8 @@ def require_training_stack(task: str) -> None:
         )
 
 
-def declared_packages() -> tuple[Package, ...]:
-    """Return all packages that training needs, in their declared order.
+def declared_packages(extra: str = EXTRA) -> tuple[Package, ...]:
+    """Return all packages that training, or another extra, needs, in their declared order.
 
     Empty if the distribution itself is not installed. Needs ``packaging``, which every part of the
     training stack brings.
@@ -52,14 +61,14 @@ def declared_packages() -> tuple[Package, ...]:
         lines = requires(DISTRIBUTION) or []
     except PackageNotFoundError:
         return ()
-    return tuple(_packages(lines))
+    return tuple(_packages(lines, extra))
 
 
-def _packages(lines: list[str]) -> Iterator[Package]:
+def _packages(lines: list[str], extra: str) -> Iterator[Package]:
     from packaging.requirements import Requirement
 
     for need in map(Requirement, lines):
-        if need.marker is None or need.marker.evaluate({"extra": EXTRA}):
+        if need.marker is None or need.marker.evaluate({"extra": extra}):
             installed = _installed(need.name)
             yield Package(
                 name=need.name,

@@ -21,7 +21,7 @@ from launcher.engines.engine import (
 )
 from launcher.engines.job import PLAN_NAME, Job, Rendered
 from launcher.lifecycle.begin import check_data_of
-from launcher.lifecycle.preflight import needed_disk_bytes, require_packages
+from launcher.lifecycle.preflight import needed_disk_bytes, require_software
 from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan
 from launcher.run.read_plan import plan_text
 from launcher.run.run_directory import RunDirectory, check_may_run_in, create
@@ -102,7 +102,7 @@ def require_runnable(job: Job, run: RunDirectory, *, like_here: bool) -> int:
         return 0
     if start.resumes(run):
         interrupted_plan(job.plan, run)
-    require_packages(job.plan)
+    require_software(job.plan)
     return needed_disk_bytes(job.plan)
 
 

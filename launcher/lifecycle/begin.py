@@ -9,7 +9,7 @@ from launcher.data.sources import check_named
 from launcher.lifecycle.attempt_loop import Nodes, execute
 from launcher.lifecycle.measured_run import write_record
 from launcher.lifecycle.own_run import record_own_run
-from launcher.lifecycle.preflight import fitted_here, needed_disk_bytes, require_packages
+from launcher.lifecycle.preflight import fitted_here, needed_disk_bytes, require_software
 from launcher.lifecycle.probe import probe_folder, probe_of
 from launcher.lifecycle.resume import check_nothing_to_resume, interrupted_plan, saved_state
 from launcher.run.checkpoints import SavedState
@@ -47,7 +47,7 @@ def train(plan: Plan, directory: Path, start: StartOptions) -> int:
     """
     if has_finished(directory, start):
         return 0
-    require_packages(plan)
+    require_software(plan)
     if start.resumes(RunDirectory(directory)):
         interrupted_plan(plan, RunDirectory(directory))
     else:

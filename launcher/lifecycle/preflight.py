@@ -5,12 +5,21 @@ the plan is taken and named in a note.
 """
 
 import os
+import shutil
+import sysconfig
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
 from msgspec import structs
 
-from launcher.compat.requirements import INSTALL, declared_packages
+from launcher.compat.requirements import (
+    INSTALL,
+    TORCHAO,
+    Package,
+    declared_packages,
+    install_command,
+)
 from launcher.lifecycle.fallbacks import (
     describe_layout,
     fallback_plans,
@@ -22,7 +31,7 @@ from launcher.lifecycle.plan_rules import require_rules_kept
 from planner.base.errors import InvalidRequestError, NoFormulasError
 from planner.base.phrases import Joined, Phrase
 from planner.base.units import format_gib
-from planner.hardware.cluster import Accelerator, Cluster
+from planner.hardware.cluster import Accelerator, Cluster, Device
 from planner.hardware.detect import detect, read_cpu
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import Plan
@@ -265,8 +274,10 @@ def require_packages(plan: Plan) -> None:
     missing = [name for name in wanted if find_spec(name) is None]
     if missing:
         trackers = [name for name in missing if name in plan.training.report_to]
+        of_training = [name for name in missing if name not in (*trackers, TORCHAO)]
         remedies = [
-            *([INSTALL] if len(trackers) < len(missing) else []),
+            *([INSTALL] if of_training else []),
+            *([install_command(TORCHAO)] if TORCHAO in missing else []),
             *([f"pip install {' '.join(trackers)}"] if trackers else []),
         ]
         raise InvalidRequestError(
@@ -276,6 +287,14 @@ def require_packages(plan: Plan) -> None:
                 remedies=Joined(" and ", remedies),
             )
         )
+    for declared, install in (
+        (declared_packages(), INSTALL),
+        (declared_packages(TORCHAO), install_command(TORCHAO)),
+    ):
+        _require_new_enough(declared, wanted, install)
+
+
+def _require_new_enough(declared: Sequence[Package], wanted: Sequence[str], install: str) -> None:
     old = [
         Phrase(
             "{name} {installed} is too old ({bounds} is needed)",
@@ -283,8 +302,41 @@ def require_packages(plan: Plan) -> None:
             installed=package.installed,
             bounds=package.bounds,
         )
-        for package in declared_packages()
+        for package in declared
         if MODULES.get(package.name, package.name) in wanted and package.standing == "too_old"
     ]
     if old:
-        raise InvalidRequestError(Joined(": ", [Joined("; ", old), INSTALL]))
+        raise InvalidRequestError(Joined(": ", [Joined("; ", old), install]))
+
+
+def require_software(plan: Plan) -> None:
+    """Raise ``InvalidRequestError`` if a package or a compiler that a run of the plan needs is
+    missing, or a package is too old."""
+    require_packages(plan)
+    if optimizers()[plan.optimizer.name].is_compiled:
+        require_compiler(plan.hardware.device)
+
+
+def require_compiler(device: Device) -> None:
+    """Raise ``InvalidRequestError`` if the update of an optimizer cannot be compiled here.
+
+    read: triton/runtime/build.py at 3.7.1, _build, for kernels on a card, and
+    torch/_inductor/cpp_builder.py at 2.13, cpp_compiler_search, for those of the CPU.
+    """
+    variable, usual = ("CC", ("gcc", "clang")) if device == "cuda" else ("CXX", ("g++",))
+    named = os.environ.get(variable)
+    compilers = usual if named is None else (named,)
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    lacking = [
+        *([compilers[0]] if not any(map(shutil.which, compilers)) else []),
+        *([str(headers)] if not headers.is_file() else []),
+    ]
+    if lacking:
+        raise InvalidRequestError(
+            Phrase(
+                "this optimizer's update is compiled in the first step, for which this machine "
+                "lacks {lacking}. Debian and Ubuntu: apt install g++ python3-dev. Or choose "
+                "another: plan --optimizer adamw_torch_fused",
+                lacking=", ".join(lacking),
+            )
+        )

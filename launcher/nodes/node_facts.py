@@ -8,7 +8,7 @@ from msgspec import structs
 
 from launcher.data.sources import check_named
 from launcher.lifecycle.fallbacks import describe_layout
-from launcher.lifecycle.preflight import fitted_to, require_packages
+from launcher.lifecycle.preflight import fitted_to, require_software
 from launcher.nodes.node_identity import Node
 from launcher.run.read_plan import plan_text
 from launcher.run.versions import package_versions, python_version
@@ -55,7 +55,7 @@ def facts_of(plan: Plan, node: Node, *, resumes: bool, refusal: str | None = Non
     cluster = read_cpu() if plan.hardware.device == "cpu" else detect(os.environ)
     fitting, notes = plan, list[str]()
     try:
-        require_packages(plan)
+        require_software(plan)
         if not resumes:
             check_named(plan.data)
         fitting, notes = fitted_to(plan, cluster)

@@ -47,6 +47,7 @@ offloaded activations       are in no storage while they wait: torch/autograd/gr
 foreach kernels             are CUDA's default: torch/optim/optimizer.py at 2.13.0
 a scalar from Python        is on the host, as AdamW's counters are: torch/optim/adam.py
 StableAdamW's kernels       are Triton's, which work in place: optimi/stableadamw.py at 0.3.3
+torchao's updates           are compiled: launcher/compat/optimizers.py has what they allocate
 paged optimizer states      are managed memory: bitsandbytes/optim/optimizer.py at 0.50.2
 cuBLAS workspaces           predicted only: aten/src/ATen/cuda/CUDABlas.cpp
 ==========================  =====================================================================

@@ -28,5 +28,7 @@ def replaced_functions(
             replacements += library.CUDA_REPLACEMENTS
     if optimizer_library == "optimi":
         replacements += optimizers.stable_adamw_replacements(on_cuda=on_cuda)
+    if optimizer_library == "torchao":
+        replacements += optimizers.compiled_replacements(on_cuda=on_cuda)
     with replaced(replacements):
         yield

@@ -17,7 +17,8 @@ def simulated_environment(
     """Return the caller's environment on a machine with these cards, written into ``scratch``.
 
     Processes with the same scratch folder share the cards. The loader reads LD_LIBRARY_PATH when a
-    process starts: it is for children. Raise InvalidRequestError without a CUDA build of torch.
+    process starts: it is for children. Compiled code starts its kernels as Triton does, by calls
+    that are simulated. Raise InvalidRequestError without a CUDA build of torch.
     """
     folder = stand_ins()
     machine = scratch / "machine.txt"
@@ -28,6 +29,7 @@ def simulated_environment(
         "PYTHONPATH": joined(SITE, str(PACKAGE_ROOT), caller.get("PYTHONPATH")),
         "SIMULATED_GPU_LEDGER": str(scratch / "ledger"),
         "SIMULATED_GPU_MACHINE": str(machine),
+        "TORCHINDUCTOR_USE_STATIC_CUDA_LAUNCHER": "0",
         "TRITON_LIBCUDA_PATH": str(folder),
     }
 

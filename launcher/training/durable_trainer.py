@@ -30,6 +30,7 @@ from launcher.training.model_building import (
 from launcher.training.optimizer import (
     begin_training,
     lora_plus_optimizer,
+    prepare_compilation,
     projected_modules,
     projects,
     separate_parts,
@@ -82,6 +83,7 @@ class DurableTrainer(TrainerHooks, SFTTrainer):  # type: ignore[misc]
         fresh = self.optimizer is None
         if projects(self._plan.optimizer):
             self.args.optim_target_modules = projected_modules(self.model)
+        prepare_compilation(self._plan.optimizer)
         with warm_up_by_schedule_alone(self.args):
             if self.optimizer is None and self._plan.optimizer.lora_plus_ratio is not None:
                 self.optimizer = lora_plus_optimizer(

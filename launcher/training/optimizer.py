@@ -9,6 +9,7 @@ from peft.optimizers import create_loraplus_optimizer
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
+from launcher.compat.optimizers import compile_alike_in_every_step
 from launcher.compat.transformers import trainer_optimizer
 from planner.plan.optimizer_presets import optimizers
 from planner.plan.schema import OptimizerSection
@@ -36,6 +37,7 @@ def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimi
     arguments = TrainingArguments(output_dir="unused", use_cpu=True, **optimizer_settings(section))
     if projects(section):
         arguments.optim_target_modules = projected_modules(model)
+    prepare_compilation(section)
     optimizer = trainer_optimizer(model, arguments)
     begin_training(optimizer)
     for group in optimizer.param_groups:
@@ -44,6 +46,12 @@ def build_optimizer(section: OptimizerSection, model: Any) -> torch.optim.Optimi
         if "update_proj_gap" in group:
             group["update_proj_gap"] = 1
     return optimizer
+
+
+def prepare_compilation(section: OptimizerSection) -> None:
+    """Set how the update is compiled, of an optimizer whose update is."""
+    if optimizers()[section.name].is_compiled:
+        compile_alike_in_every_step()
 
 
 def projects(section: OptimizerSection) -> bool:

@@ -11,7 +11,7 @@ from planner.hardware.cluster import Device
 from planner.memory.micro_batch import largest_moment
 from planner.plan.optimizer_presets import OptimizerSpec, optimizers
 from planner.tape.tensors import Storage, StorageEvent, allocated
-from planner.workload.optimizers import projected_elements
+from planner.workload.optimizers import QUANTIZED_BLOCK, has_even_blocks, projected_elements
 from planner.workload.settings_cache import TRAINED, cached_by_settings
 from planner.workload.trained_tensors import TrainedTensor, trained_tensors
 from planner.workload.workload import Workload
@@ -19,6 +19,9 @@ from planner.workload.workload import Workload
 NORM_CHUNK_ELEMENTS = 65536
 """Elements of a chunk whose norm is taken at once; read:
 aten/src/ATen/native/cuda/MultiTensorApply.cuh, kChunkSize."""
+
+INT64_BYTES = 8
+MOMENTS = ("mean", "variance")
 
 
 class OptimizerStep:
@@ -252,11 +255,44 @@ def _scaling_factor(step: OptimizerStep, longer: int) -> Storage:
     return step.new(longer, step.width, "scaling factor")
 
 
+def _compiled_8bit(step: OptimizerStep) -> None:
+    """Mirror torchao/optim/adam.py at 0.18.0, single_param_adam, as PyTorch 2.13 compiles it with
+    8-bit states: one kernel on CUDA where a row of the tensor is a block of these."""
+    for tensor in (x for group in step.groups for x in group):
+        if has_even_blocks(tensor) and not (step.device == "cuda" and _rows_are_blocks(tensor)):
+            _buffers = _new_moments(step, tensor)
+            del _buffers
+
+
+def _compiled_4bit(step: OptimizerStep) -> None:
+    """Mirror the same with 4-bit states, whose codes it makes 8 bytes wide (torch.where of Python's
+    numbers in torchao/optim/quant_utils.py, quantize_4bit_with_qmap), and unpacks on the CPU."""
+    for tensor in (x for group in step.groups for x in group):
+        if has_even_blocks(tensor):
+            _buffers = _new_moments(step, tensor)
+            _buffers += [step.new(tensor.elements, INT64_BYTES, "codes") for _ in MOMENTS]
+            if step.device == "cpu":
+                _buffers += [step.new(tensor.elements, 1, "unpacked codes") for _ in MOMENTS]
+            del _buffers
+
+
+def _rows_are_blocks(tensor: TrainedTensor) -> bool:
+    """Return whether the tensor's last dimension is a block, or all of it one row of blocks."""
+    return tensor.shape[-1] == QUANTIZED_BLOCK or tensor.elements in tensor.shape[-2:]
+
+
+def _new_moments(step: OptimizerStep, tensor: TrainedTensor) -> list[Storage]:
+    scales = [step.new(tensor.elements // QUANTIZED_BLOCK, FP32_BYTES, "scales") for _ in MOMENTS]
+    return scales + [step.new(tensor.elements, FP32_BYTES, "scaled moment") for _ in MOMENTS]
+
+
 _UPDATES: dict[str, Callable[[OptimizerStep], None]] = {
     "fused": _fused,
     "adamw": _adamw,
     "adagrad": _adagrad,
     "apollo": _apollo,
+    "compiled_4bit": _compiled_4bit,
+    "compiled_8bit": _compiled_8bit,
     "rmsprop": _rmsprop,
     "schedule_free": _schedule_free,
     "sgd": _sgd,

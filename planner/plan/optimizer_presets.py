@@ -9,7 +9,7 @@ from planner.base.preset_files import ROOT
 from planner.base.strict_yaml import Spec, read_spec
 
 OptimizerLibrary = Literal[
-    "torch", "transformers", "bitsandbytes", "schedulefree", "optimi", "apollo_torch"
+    "torch", "transformers", "bitsandbytes", "schedulefree", "optimi", "apollo_torch", "torchao"
 ]
 """Modules that have them."""
 
@@ -26,6 +26,8 @@ class OptimizerSpec(Spec):
         "adafactor",
         "adagrad",
         "apollo",
+        "compiled_4bit",
+        "compiled_8bit",
         "rmsprop",
         "schedule_free",
         "sgd",
@@ -33,12 +35,26 @@ class OptimizerSpec(Spec):
     ]
     states: int
     stacked: int = 1
-    kept_in: Literal["parameter", "fp32", "8bit", "factored", "compensated", "projected"]
+    kept_in: Literal[
+        "parameter",
+        "fp32",
+        "8bit",
+        "factored",
+        "compensated",
+        "projected",
+        "mapped_8bit",
+        "mapped_4bit",
+    ]
     counter: Literal["device", "host", "none"]
     paged: bool = False
     averages: bool = False
     decays: bool = True
     source: str
+
+    @property
+    def is_compiled(self) -> bool:
+        """Return whether PyTorch compiles its update in the first step."""
+        return self.library == "torchao"
 
     @property
     def tensor_shares(self) -> tuple[int, ...]:

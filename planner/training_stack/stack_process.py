@@ -35,6 +35,7 @@ STACK_MODULES = frozenset(
         "sentencepiece",
         "tokenizers",
         "torch",
+        "torchao",
         "transformers",
         "trl",
     }

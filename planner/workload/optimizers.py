@@ -19,11 +19,15 @@ create_optimizer."""
 PROJECTED_RANK = 128
 """read: transformers/trainer_optimizer.py at 5.23.0, _get_apollo_optimizer."""
 QUANTIZED_BLOCK = 256
-"""Number of elements that share a scale in an 8-bit state."""
+"""Number of elements that share a scale in an 8-bit state, and in a 4-bit one: transformers hands
+torchao the same; read: transformers/trainer_optimizer.py at 5.23.0, _get_torchao_optimizer."""
 SMALLEST_QUANTIZED = 4096
-"""read: bitsandbytes/optim/optimizer.py at 0.50.2, min_8bit_size."""
+"""read: bitsandbytes/optim/optimizer.py at 0.50.2, min_8bit_size; torchao/optim/adam.py at 0.18.0,
+_new_buffer."""
 QUANTIZATION_MAP_ELEMENTS = 256
 """Values of the one table per state that tensors share; read: fill_qmap and init_state there."""
+MAPPED_BITS = {"mapped_8bit": 8, "mapped_4bit": 4}
+"""Bits of a code that each tensor has a table of its own for."""
 SMALLEST_PAGED = 100_000
 """Elements from which states are paged; read: bitsandbytes/optim/optimizer.py at 0.50.2,
 get_state_buffer."""
@@ -31,7 +35,7 @@ get_state_buffer."""
 
 StateRole = Literal["value", "scale", "table", "counter"]
 """``value``: a number per trained element, or per row and column of a matrix. ``scale``: a number
-per block of 8-bit values. ``table``: the values that 8-bit codes stand for. ``counter``: a scalar
+per block of values. ``table``: the values that codes stand for. ``counter``: a scalar
 per trained tensor."""
 
 
@@ -70,6 +74,10 @@ def tensor_states(
         states += [
             OptimizerState(share * blocks, FP32_BYTES, "scale") for share in optimizer.tensor_shares
         ]
+    if is_mapped(optimizer, tensor):
+        scales = OptimizerState(tensor.elements // QUANTIZED_BLOCK, FP32_BYTES, "scale")
+        table = OptimizerState(2 ** MAPPED_BITS[optimizer.kept_in], FP32_BYTES, "table")
+        states += [scales, table] * optimizer.states
     states += [
         OptimizerState(1, size, "counter") for size in _scalars(optimizer, tensor, width, device)
     ]
@@ -99,7 +107,10 @@ def _values(optimizer: OptimizerSpec, tensor: TrainedTensor, width: int) -> list
         return [(stacked * rows, FP32_BYTES), (stacked * columns, FP32_BYTES)]
     if is_projected(optimizer, tensor):
         return [(elements, width) for elements in projected_elements(tensor)]
-    if optimizer.kept_in in ("parameter", "compensated", "projected"):
+    if is_mapped(optimizer, tensor):
+        codes_per_byte = 8 // MAPPED_BITS[optimizer.kept_in]
+        return [(tensor.elements // codes_per_byte, 1)] * optimizer.states
+    if optimizer.kept_in in ("parameter", "compensated", "projected", *MAPPED_BITS):
         size = width
     else:
         size = 1 if is_quantized(optimizer, tensor) else FP32_BYTES
@@ -138,11 +149,31 @@ def is_quantized(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
     return optimizer.kept_in == "8bit" and large and tensor.role != "embedding"
 
 
+def is_mapped(optimizer: OptimizerSpec, tensor: TrainedTensor) -> bool:
+    """Return whether the optimizer keeps codes and a table for the tensor alone."""
+    return optimizer.kept_in in MAPPED_BITS and has_even_blocks(tensor)
+
+
+def has_even_blocks(tensor: TrainedTensor) -> bool:
+    """Return whether torchao quantizes the tensor's states.
+
+    read: torchao/optim/adam.py at 0.18.0, _new_buffer.
+    """
+    return tensor.elements >= SMALLEST_QUANTIZED and tensor.elements % QUANTIZED_BLOCK == 0
+
+
 def shared_states(
     optimizer: OptimizerSpec, tensors: Iterable[TrainedTensor], device: Device
 ) -> list[OptimizerState]:
-    """Return the tables that the states of all tensors share, and counters of the groups of
-    transformers' trainer."""
+    """Return the tables that the states of all tensors share, and scalars of the groups of
+    transformers' trainer: counters, or the learning rate where it is a tensor, which accelerate
+    puts on the device.
+
+    read: torchao/optim/adam.py at 0.18.0, add_param_group; accelerate/optimizer.py at 1.15.0,
+    AcceleratedOptimizer.__init__.
+    """
+    if optimizer.kept_in in MAPPED_BITS:
+        return [OptimizerState(1, SCALAR_BYTES, "counter")] * NUM_GROUPS
     if optimizer.kept_in == "compensated" and device == "cpu":
         return [OptimizerState(1, SCALAR_BYTES, "counter")] * NUM_GROUPS
     if any(is_quantized(optimizer, tensor) for tensor in tensors):

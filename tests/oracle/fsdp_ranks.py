@@ -15,12 +15,14 @@ from torch.distributed.fsdp._fully_shard import _fsdp_init as fully_shard_calls
 from torch.distributed.fsdp._fully_shard import _fsdp_param as fsdp_param
 from torch.utils._python_dispatch import _disable_current_modes
 
+from launcher.compat.optimizers import compiled_replacements
 from launcher.compat.replacement import Replacement, replaced
 from launcher.rehearsal.tracer import Tracer
 from launcher.training import fully_sharded
 from launcher.training.fully_sharded import reduce_between_copies, shard
 from launcher.training.model_building import build_model, cast_trainable
 from launcher.training.optimizer import build_optimizer
+from planner.plan.optimizer_presets import optimizers
 from tests.oracle.gloo_ranks import forward, losses_as_on_cuda, set_up, trace_cases
 from tests.oracle.zero_cases import ZeroCase
 
@@ -34,7 +36,9 @@ def traced_phases(case: ZeroCase, checkpoint: Path) -> dict[str, int]:
     torch.manual_seed(0)
     model = loaded(case, checkpoint)
     tracer = Tracer()
-    with tracer, losses_as_on_cuda(), resizing_followed(tracer):
+    library = optimizers()[case.optimizer].library
+    updates = compiled_replacements(on_cuda=False) if library == "torchao" else ()
+    with tracer, losses_as_on_cuda(), resizing_followed(tracer), replaced(updates):
         with tracer.phase("load"), loaded_from_host():
             shard(case.plan, model, CPU)
         gc.collect()

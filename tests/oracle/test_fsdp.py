@@ -1,11 +1,14 @@
 """The memory model under FSDP2 against PyTorch itself: two gloo ranks, or four that have two copies
 of the parameters, every storage counted."""
 
+from pathlib import Path
+
 import pytest
 
 from planner.plan.vocabulary import Phase
 from tests.oracle.traced_ranks import traced_cases
 from tests.oracle.zero_cases import ZeroCase
+from tests.torchao import needs_torchao
 
 pytest.importorskip("trl")
 pytestmark = pytest.mark.long
@@ -31,6 +34,10 @@ CASES = (
 COPIED = (
     ZeroCase(method="full", strategy="fsdp", copies=2, steps=2),
     ZeroCase(method="lora", strategy="fsdp", copies=2, checkpointing=True, loss="fused"),
+)
+COMPILED = (
+    ZeroCase(method="full", strategy="fsdp", optimizer="adamw_torch_8bit"),
+    ZeroCase(method="lora", strategy="fsdp", optimizer="adamw_torch_4bit"),
 )
 EXACT = 0.0004
 """Relative: the counters of a step, the norms of gradients and what scales a layer are scalars."""
@@ -81,3 +88,13 @@ def test_copies_of_shards_take_what_one_copy_takes(
     """Gradients that wait to be summed over the copies take no more than those that are."""
     predicted = {phase: COPIED[number].predicted.total_bytes(phase) for phase in PHASES}
     assert predicted == pytest.approx(copied[number], rel=EXACT)
+
+
+@pytest.mark.usefixtures("loss_as_on_cuda")
+@needs_torchao
+def test_states_of_few_bits_are_those_of_shards(tmp_path: Path) -> None:
+    """Updates are compiled in a run: tests/oracle/test_compiled_updates.py."""
+    found = traced_cases("tests.oracle.fsdp_ranks", COMPILED, tmp_path, PHASES)
+    for case, traced_bytes in zip(COMPILED, found, strict=True):
+        predicted = {phase: case.predicted.total_bytes(phase) for phase in PHASES}
+        assert predicted == pytest.approx(traced_bytes, rel=EXACT)

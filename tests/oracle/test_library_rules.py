@@ -1,7 +1,9 @@
 """What presets/rules.yaml says of the libraries, seen in the libraries that are installed.
 
 int8-before-turing needs such a card, and is read in bitsandbytes' documentation alone;
-attention-compiled a compiler, and is read in transformers' source; eager-on-cpu is read in torch's.
+attention-compiled a compiler, and is read in transformers' source; eager-on-cpu and
+compiled-update-before-volta are read in torch's; compiled-update-offloaded says what is not
+modelled.
 """
 
 import contextlib
@@ -34,6 +36,7 @@ from transformers import (
 from transformers.models.falcon.modeling_falcon import FalconForCausalLM
 
 from launcher.compat.deepspeed import compile_no_collectives
+from launcher.compat.optimizers import compile_alike_in_every_step
 from launcher.compat.peft import mark_packed
 from launcher.compat.transformers import trainer_optimizer
 from launcher.training.optimizer import begin_training
@@ -53,6 +56,7 @@ from planner.workload.trained_tensors import counted_tensors
 from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES, build, prepare, quantized_layer, workload_of
 from tests.oracle.zero_cases import CUT, ZeroCase
+from tests.torchao import marked, needs_torchao
 
 SEEN = {
     "qlora-zero3",
@@ -88,6 +92,8 @@ SEEN = {
 READ_ONLY = {
     "int8-before-turing",
     "attention-compiled",
+    "compiled-update-before-volta",
+    "compiled-update-offloaded",
     "eager-on-cpu",
     "tensor-quantized",
     "tensor-uneven",
@@ -165,6 +171,7 @@ def _alone(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("name", "takes_shards"),
     [
+        *marked([("adamw_torch_8bit", True)]),
         ("adamw_torch", True),
         ("sgd", True),
         ("rmsprop", True),
@@ -182,6 +189,8 @@ def test_optimizers_that_update_shards_of_fsdp(name: str, takes_shards: bool) ->
     arguments = TrainingArguments(
         output_dir="unused", use_cpu=True, optim=name, optim_target_modules="all-linear"
     )
+    if optimizers()[name].is_compiled:
+        compile_alike_in_every_step()
     optimizer = trainer_optimizer(module, arguments)
     begin_training(optimizer)
     module(torch.ones(2, 64)).sum().backward()
@@ -422,6 +431,14 @@ def test_optimizers_that_deepspeed_has_tested_under_zero(name: str, tested: bool
 
     kind = getattr(torch.optim, name, None) or getattr(bitsandbytes.optim, name)
     assert (kind in ZERO_SUPPORTED_OPTIMIZERS) == tested
+
+
+@needs_torchao
+def test_deepspeed_has_tested_none_of_torchaos_optimizers() -> None:
+    from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
+    from torchao.optim import AdamW4bit, AdamW8bit
+
+    assert not {AdamW4bit, AdamW8bit} & set(ZERO_SUPPORTED_OPTIMIZERS)
 
 
 def test_accelerate_puts_deepspeeds_adam_in_the_place_of_others(monkeypatch: Any) -> None:

@@ -25,11 +25,12 @@ from planner.plan.optimizer_presets import optimizers
 from planner.plan.vocabulary import Method, ZeroStage
 from planner.recipes.load_recipe import load_recipe
 from planner.workload.dtypes import numerics
-from planner.workload.optimizers import states_bytes, tensor_states
+from planner.workload.optimizers import NUM_GROUPS, states_bytes, tensor_states
 from planner.workload.settings import settings_of
 from planner.workload.trained_tensors import counted_tensors, trained_tensors
 from planner.workload.workload import Workload
 from tests.oracle.small_models import SHAPES, build, prepare, workload_of
+from tests.torchao import marked
 
 NAMES = tuple(optimizers())
 ON_CPU = tuple(name for name in NAMES if optimizers()[name].library != "bitsandbytes")
@@ -47,6 +48,13 @@ def workload(name: str, method: Method, shape: str, decay: float = 0.0) -> Workl
     handed = decay if optimizers()[name].decays else 0.0
     changed = structs.replace(work.settings.optimizer, name=name, weight_decay=handed)
     return work.with_settings(optimizer=changed)
+
+
+def parts(state: Any) -> list[Any]:
+    """Tensors of one entry of an optimizer's states."""
+    if hasattr(state, "codes"):
+        return [state.codes, state.scale, state.qmap]
+    return [getattr(state, "ortho_matrix", state)]
 
 
 @contextmanager
@@ -105,8 +113,11 @@ def traced_step(work: Workload, device: Device, zero_stage: ZeroStage = 0) -> tu
 def counted_on_the_host(name: str, work: Workload, device: Device) -> int:
     """Bytes that a trace for CUDA counts, and that stay on the host: the table, and RMSprop's
     counters, which ``torch.zeros`` makes without a device; less those of scalars that StableAdamW
-    makes with a device, which a trace takes for the host's."""
+    makes with a device, which a trace takes for the host's, and of torchao's learning rates, which
+    accelerate puts on the device."""
     optimizer = optimizers()[name]
+    if (optimizer.library, device) == ("torchao", "cuda"):
+        return -ALLOCATOR_BLOCK_BYTES * NUM_GROUPS
     if (name, device) == ("stable_adamw", "cuda"):
         return -ALLOCATOR_BLOCK_BYTES * len(trained_tensors(work))
     if (optimizer.kept_in, optimizer.states) == ("8bit", 1):
@@ -126,7 +137,7 @@ CASES: list[tuple[str, Device]] = [
 @pytest.mark.parametrize(
     ("method", "shape"), [("full", "qwen2"), ("full", "glm4"), ("lora", "llama")]
 )
-@pytest.mark.parametrize(("name", "device"), CASES)
+@pytest.mark.parametrize(("name", "device"), marked(CASES))
 def test_states_and_step_are_those_of_the_real_optimizer(
     name: str, device: Device, method: Method, shape: str, decay: float
 ) -> None:
@@ -139,7 +150,7 @@ def test_states_and_step_are_those_of_the_real_optimizer(
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
-@pytest.mark.parametrize(("name", "device"), CASES)
+@pytest.mark.parametrize(("name", "device"), marked(CASES))
 def test_weights_of_16_bits(name: str, device: Device) -> None:
     """As other trainers have them on one device, and this one gives them to DeepSpeed."""
     work = workload(name, "full", "llama", 0.1)
@@ -150,13 +161,14 @@ def test_weights_of_16_bits(name: str, device: Device) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in PAGED_ON_CUDA_ALONE])
+@pytest.mark.parametrize("name", marked(name for name in NAMES if name not in PAGED_ON_CUDA_ALONE))
 def test_every_state_is_a_tensor_of_the_state_dictionary(name: str) -> None:
     """On real tensors of the CPU, where nothing is paged: size by size."""
     work = workload(name, "full", "qwen2")
     model = prepare(build(work.model), work, zero_stage=0)
     give_new_weights(model)
-    with replaced_functions(on_cuda=False):
+    library = optimizers()[name].library
+    with replaced_functions(on_cuda=False, optimizer_library=library):
         optimizer = build_optimizer(work.settings.optimizer, model)
         optimizer.step()
     assert type(optimizer).__name__ == optimizers()[name].class_name
@@ -165,7 +177,7 @@ def test_every_state_is_a_tensor_of_the_state_dictionary(name: str) -> None:
         value.nbytes
         for state in optimizer.state.values()
         for each in state.values()
-        for value in (getattr(each, "ortho_matrix", each),)
+        for value in parts(each)
         if isinstance(value, torch.Tensor) and value.data_ptr() not in shared
     ]
     ours = [

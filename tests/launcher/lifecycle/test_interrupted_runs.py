@@ -12,6 +12,7 @@ from tests.launcher.forked import Launcher
 from tests.launcher.interrupted import DROPOUT, EVALUATION, SIX_STEPS, evaluations, resume, rows
 from tests.launcher.launching import Finished, write_plan
 from tests.launcher.plans import SIXTEEN_BIT, TWO_RANKS, full, parallel
+from tests.torchao import NEEDS_TORCHAO
 
 NF4 = {"quant_type": "nf4", "double_quant": True}
 
@@ -59,6 +60,19 @@ METHODS: dict[str, dict[str, Any]] = {
         **TWO_RANKS,
     },
     "full": full(optimizer__name="apollo_adamw"),
+    "full-8bit": full(optimizer__name="adamw_torch_8bit"),
+    "fsdp-4bit": full(
+        optimizer__name="adamw_torch_4bit",
+        parallel=parallel("fsdp"),
+        precision=SIXTEEN_BIT,
+        **TWO_RANKS,
+    ),
+    "zero2-8bit": full(
+        optimizer__name="adamw_torch_8bit",
+        parallel=parallel("zero2"),
+        precision=SIXTEEN_BIT,
+        **TWO_RANKS,
+    ),
     "zero1": {"parallel": parallel("zero1"), "precision": SIXTEEN_BIT, **TWO_RANKS},
     "zero3": full(
         parallel=parallel("zero3"),
@@ -108,11 +122,17 @@ METHODS: dict[str, dict[str, Any]] = {
 
 LONG = ("fsdp-copies", "shared-sequences")
 """Methods that resume as another one does: their states are those of FSDP and of ZeRO-3."""
+WITH_TORCHAO = [*NEEDS_TORCHAO, pytest.mark.long]
+MARKS: dict[str, Any] = {
+    **dict.fromkeys(LONG, pytest.mark.long),
+    "full-8bit": WITH_TORCHAO,
+    "fsdp-4bit": WITH_TORCHAO,
+    "zero2-8bit": WITH_TORCHAO,
+}
 
 
 @pytest.mark.parametrize(
-    "method",
-    [pytest.param(each, marks=pytest.mark.long) if each in LONG else each for each in METHODS],
+    "method", [pytest.param(each, marks=MARKS.get(each, ())) for each in METHODS]
 )
 def test_an_interrupted_run_goes_on_bit_by_bit(
     method: str,

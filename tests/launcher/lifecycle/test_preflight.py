@@ -1,18 +1,25 @@
 """A machine that is not the planned one, and a plan that --set has changed."""
 
+import re
 from functools import cache
 from typing import Any
 
 import pytest
 from msgspec import convert, structs
 
-from launcher.lifecycle.preflight import fitted_to, needed_disk_bytes, repredicted, require_packages
+from launcher.lifecycle.preflight import (
+    fitted_to,
+    needed_disk_bytes,
+    repredicted,
+    require_compiler,
+    require_packages,
+)
 from planner.base.errors import InvalidRequestError
 from planner.base.units import GIB
 from planner.decision.assemble import plan_of
 from planner.decision.choose import decide
 from planner.decision.request import Request
-from planner.hardware.cluster import Cluster
+from planner.hardware.cluster import Cluster, Device
 from planner.hardware.detect import parse_gpus
 from planner.hardware.machine_readings import Holder
 from planner.models.model_presets import load_model
@@ -220,6 +227,7 @@ def test_checkpoints_need_disk_too() -> None:
     [
         ("wandb", {"training": {"max_steps": 4, "report_to": ["wandb"]}}, "pip install wandb"),
         ("schedulefree", {"optimizer__name": "schedule_free_sgd"}, "pip install 'tuneplan[train]'"),
+        ("torchao", {"optimizer__name": "adamw_torch_4bit"}, "pip install 'tuneplan[torchao]'"),
     ],
 )
 def test_a_package_that_is_missing(
@@ -231,6 +239,23 @@ def test_a_package_that_is_missing(
     with pytest.raises(InvalidRequestError) as refused:
         require_packages(plans.plan(**changes))
     assert str(refused.value).endswith(f"not installed here ({package}): {remedy}")
+
+
+@pytest.mark.parametrize(("device", "lacks"), [("cpu", "g++"), ("cuda", "gcc")])
+def test_an_update_that_cannot_be_compiled(
+    device: Device, lacks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
+    which = "launcher.lifecycle.preflight.shutil.which"
+    monkeypatch.setattr(which, lambda _name: None)
+    with pytest.raises(InvalidRequestError, match=rf"lacks {re.escape(lacks)}\. Debian"):
+        require_compiler(device)
+    monkeypatch.setattr(which, lambda name: name)
+    headers = "launcher.lifecycle.preflight.sysconfig.get_path"
+    monkeypatch.setattr(headers, lambda _name: "/nowhere")
+    with pytest.raises(InvalidRequestError, match=r"lacks /nowhere/Python\.h"):
+        require_compiler(device)
 
 
 def test_a_package_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from tests.launcher.launching import launch, write_plan
 from tests.launcher.planned import planned
 from tests.launcher.plans import full, plan
 from tests.oracle.test_optimizers import counted_on_the_host
+from tests.torchao import marked
 
 TOLERANCE = (-0.03, 0.05)
 """Of the prediction over the trace, cuBLAS' workspaces aside, which are not traced."""
@@ -80,7 +81,7 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", optimizers())
+@pytest.mark.parametrize("name", marked(optimizers()))
 def test_the_update_of_every_optimizer(name: str) -> None:
     """What it holds and makes, to the byte, but for a table that is on the host."""
     pinned: dict[str, Any] = {"method": "lora"}

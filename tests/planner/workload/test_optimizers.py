@@ -27,6 +27,7 @@ def test_leaner_optimizers_keep_less(method: Method) -> None:
     leaner_first: list[tuple[str, ...]] = [
         ("sgd", "adafactor", "lion_8bit", "adamw_8bit", "adamw_torch", "adamw_torch_fused"),
         ("lion_8bit", "lion_32bit", "adamw_torch"),
+        ("adamw_torch_4bit", "adamw_torch_8bit", "adamw_torch"),
         ("paged_adamw_8bit", "adamw_8bit"),
         ("paged_adamw_32bit", "adamw_torch"),
         ("paged_lion_8bit", "lion_8bit"),
