@@ -1,12 +1,15 @@
 """Published rows in the words of their source, as training loops, allocation by allocation."""
 
+from dataclasses import replace
 from typing import TypeVar, get_args
 
 from msgspec import structs
 
 from benchmarks.accuracy.decoders import Gptq4, Gptq8, TrainedOutside, gptq_sizes
+from benchmarks.accuracy.expert_loop import ExpertLoop
 from benchmarks.accuracy.fsdp import fully_sharded
 from benchmarks.accuracy.loop import DtypeGroup, Training, one_device
+from benchmarks.accuracy.reentrant import FrozenUnitsTape, ReentrantTape
 from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
 from benchmarks.accuracy.timeline import Timeline
 from benchmarks.accuracy.zero2 import partitioned_gradients
@@ -15,6 +18,7 @@ from planner.forward.decoder import Decoder
 from planner.plan.schema import AdapterSection, QuantizationSection
 from planner.plan.vocabulary import Method, Precision
 from planner.recipes.load_recipe import load_recipe
+from planner.tape.tape import Tape
 from planner.workload.dtypes import Numerics
 from planner.workload.quantization import with_experts
 from planner.workload.settings import settings_of
@@ -49,12 +53,15 @@ def timeline(row: Row) -> Timeline:
     parallel = parallel_of(row, source)
     if parallel not in ("fsdp", "fsdp no_shard"):
         return one_device(training)
-    assert source.sharding is not None
     shards = parallel == "fsdp"
     sharding = structs.replace(
-        source.sharding, on_host=row.offload not in ("none", ""), shards=shards
+        source.sharding[training.workload.method],
+        on_host=row.offload not in ("none", ""),
+        shards=shards,
     )
-    return fully_sharded(training, sharding, row.ranks if shards else 1)
+    gathered = sharding.gathered_in
+    numerics = structs.replace(training.numerics, trainable=gathered, gradient=gathered)
+    return fully_sharded(replace(training, numerics=numerics), sharding, row.ranks if shards else 1)
 
 
 def parallel_of(row: Row, source: SourceConventions) -> Parallel | str:
@@ -84,13 +91,24 @@ def training_of(row: Row, source: SourceConventions) -> Training:
         denominator_apart=source.denominator_apart,
         holds_output=source.holds_output,
         steps_in_backward=source.steps_in_backward,
+        tape=_tape(row, source),
     )
 
 
 def _decoder(row: Row, source: SourceConventions) -> type[Decoder]:
     if row.lora_targets in source.modules_to_save:
         return TrainedOutside
+    shape = source.shape(row.model)
+    if source.loops_over_experts and shape is not None and shape.experts is not None:
+        return ExpertLoop
     return GPTQ.get(row.quantization, Decoder)
+
+
+def _tape(row: Row, source: SourceConventions) -> type[Tape]:
+    if not source.reentrant:
+        return Tape
+    frozen_units = parallel_of(row, source) == "fsdp" and row.method != "full"
+    return FrozenUnitsTape if frozen_units else ReentrantTape
 
 
 def _trained(
@@ -109,7 +127,7 @@ def _held_beside(workload: Workload, decoder: type[Decoder]) -> list[int]:
     model = workload.model
     if decoder is TrainedOutside:
         return [model.embedding_params * ORIGINAL_BYTES] * 2
-    if decoder is Decoder:
+    if decoder not in GPTQ.values():
         return []
     matrices = [matrix for kind in model.layers for matrix in model.linears(kind)]
     return [size for matrix in matrices for size in gptq_sizes(decoder, matrix)]

@@ -1,12 +1,12 @@
 """A timeline of a training loop under PyTorch's FullyShardedDataParallel.
 
-read: torch/distributed/fsdp/_runtime_utils.py and _flat_param.py at 2.2. Every layer is a unit, and
-what is outside layers belongs to the root unit. A unit is gathered in a separate stream before its
-forward and freed after it; during its backward the unit before it is gathered too. The root stays
-gathered from the start of forward to the end of backward. The host frees a block long before the
-device has finished with it, so the next unit needs another block. The gradients of a unit wait for
-each other, are joined end to end, and are reduced to the rank's shard. The matrices of adapters are
-units of their own.
+read: torch/distributed/fsdp/_runtime_utils.py and _flat_param.py at 2.2 and 2.13. Every layer is a
+unit, and what is outside layers belongs to the root unit. A unit is gathered in a separate stream
+before its forward and freed after it; during its backward the unit before it is gathered too,
+unless a checkpoint is around the unit. The root stays gathered from the start of forward to the end
+of backward. The host frees a block long before the device has finished with it, so the next unit
+needs another block. The gradients of a unit wait for each other, are joined end to end, and are
+reduced to the rank's shard. The matrices of adapters are units of their own.
 """
 
 from collections.abc import Hashable, Iterable
@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from benchmarks.accuracy.loop import STEPS, DtypeGroup, Training, hold, step
+from benchmarks.accuracy.reentrant import ReentrantTape
 from benchmarks.accuracy.sources import ShardingConventions
 from benchmarks.accuracy.timeline import GATHER, REDUCE, Timeline
 from planner.allocator.held_sizes import quantized_sizes
 from planner.base.units import ceil_div
 from planner.forward.model_pass import ModelPass
 from planner.memory.workspaces import cublas_workspaces
+from planner.models.layer_kinds import LayerKind
 from planner.workload.trained_tensors import TrainedTensor
 from planner.workload.workload import Workload
 
@@ -31,12 +33,14 @@ def fully_sharded(training: Training, sharding: ShardingConventions, ranks: int)
     job = _Job(training, sharding, ranks, Timeline(), training.run("keep"))
     job.states()
     for number in range(STEPS):
+        job.drop_gradients()
         job.forward()
         job.backward()
         job.line.synchronize()
         if not sharding.on_host:
             step(job.line, training, [job.trained_shards], first_time=number == 0)
-        job.drop_gradients()
+        if not sharding.gradients_outlast_step:
+            job.drop_gradients()
     return job.line
 
 
@@ -65,8 +69,8 @@ class _Job:
         model = self.workload.model
         layers = [model.layer_params(kind) for kind in model.layers]
         if self.workload.settings.quantization is not None:
-            matrices = [sum(m.weight_params for m in model.linears(k)) for k in model.layers]
-            layers = [n - m + m // 4 for n, m in zip(layers, matrices, strict=True)]
+            packed = [sum(m.weight_params for m in self.workload.packed(k)) for k in model.layers]
+            layers = [n - m + m // 4 for n, m in zip(layers, packed, strict=True)]
         return [*layers, model.hidden_size + model.embedding_params + model.head_params]
 
     @property
@@ -100,11 +104,7 @@ class _Job:
         and shard.
         """
         line, model = self.line, self.workload.model
-        packed = self.workload.settings.quantization is not None
-        parts = [
-            [m.weight_params // (4 if packed else 1) for m in model.linears(k)]
-            for k in model.layers
-        ]
+        parts = [self.parts(kind) for kind in model.layers]
         parts.append([model.embedding_params, model.head_params])
         for unit, (whole, tensors) in enumerate(zip(self.units, parts, strict=True)):
             hold(line, "parameter", (n * width for n in tensors))
@@ -114,6 +114,14 @@ class _Job:
             if not self.sharding.on_host:
                 line.take(("rank's part", unit), ceil_div(whole, self.ranks) * width)
             line.give("flat")
+
+    def parts(self, kind: LayerKind) -> list[int]:
+        """Return the elements of a layer's matrices, all experts counted as one."""
+        if self.workload.settings.quantization is not None:
+            return [m.weight_params // 4 for m in self.workload.packed(kind)]
+        model = self.workload.model
+        experts = model.expert_params(kind)
+        return [m.weight_params for m in model.linears(kind)] + ([experts] if experts else [])
 
     def gather(self, unit: int) -> None:
         """Gather a unit, after its shard in the gathered dtype if that is kept in another dtype or
@@ -147,11 +155,10 @@ class _Job:
     def backward(self) -> None:
         passed = self.run.tape.passed
         last = len(self.workload.model.layers) - 1
-        self.gather(last)
+        if not self.sharding.checkpoint_around_unit:
+            self.gather(last)
         for number, (start, stop) in zip(range(last, -1, -1), pairwise(passed), strict=True):
-            if number > 0:
-                self.gather(number - 1)
-            self.log(start, stop)
+            self.differentiate(number, start, stop)
             self.reduce(number, range(start, stop))
             self.release(number)
         end = len(self.run.tape.log)
@@ -160,6 +167,24 @@ class _Job:
             ROOT, [*range(self.run.tape.borders[-1][1], passed[0]), *range(passed[-1], end)]
         )
         self.release(ROOT)
+
+    def differentiate(self, unit: int, start: int, stop: int) -> None:
+        """Gather the unit before this one, which is there already, and run this one again and its
+        backward. With a checkpoint around it, gather this one to run it again, free it, and gather
+        it for its backward."""
+        if not self.sharding.checkpoint_around_unit:
+            if unit > 0:
+                self.gather(unit - 1)
+            self.log(start, stop)
+            return
+        tape = self.run.tape
+        assert isinstance(tape, ReentrantTape)
+        middle = next(place for place in tape.ran_again if start <= place <= stop)
+        self.gather(unit)
+        self.log(start, middle)
+        self.release(unit)
+        self.gather(unit)
+        self.log(middle, stop)
 
     def log(self, start: int, stop: int) -> None:
         self.line.log("pass", self.run.tape.log[start:stop])

@@ -12,7 +12,7 @@ from planner.forward.model_pass import ModelPass, passed_layers
 from planner.memory.optimizer_step import OptimizerStep
 from planner.memory.workspaces import cublas_workspaces
 from planner.plan.optimizer_presets import optimizers
-from planner.tape.tape import GradientSink
+from planner.tape.tape import GradientSink, Tape
 from planner.tape.tensors import StorageEvent, allocated
 from planner.workload.dtypes import Numerics
 from planner.workload.trained_tensors import TrainedTensor
@@ -58,6 +58,8 @@ class Training:
     """Event until which a variable of the loop holds the model's output."""
     steps_in_backward: bool = False
     """Whether each parameter is updated when its gradient arrives, which is then freed."""
+    tape: type[Tape] = Tape
+    """Tape that checkpoints layers as the trainer does."""
 
     def run(self, sink: GradientSink) -> ModelPass:
         return ModelPass(
@@ -67,6 +69,7 @@ class Training:
             layers=passed_layers(self.workload.model, 1 if self.checkpointing else 0),
             sink=sink,
             decoder=self.decoder,
+            tape=self.tape,
         )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from benchmarks.accuracy import litgpt
+from benchmarks.accuracy.expert_loop import ExpertLoop
 from benchmarks.accuracy.express import (
     GPTQ,
     packing_is_known,
@@ -37,6 +38,9 @@ MEASURED_AS: dict[Reading, Quantity] = {
 }
 """Reading that each prediction is compared with. Replayed: every block of two steps through the
 allocator's rules, so that blocks which it does not split are counted whole."""
+EXPRESSIBLE = (Decoder, ExpertLoop)
+"""Decoders of runs that a plan can express: it has its experts run together, which keeps as
+much."""
 Attention = Literal["sdpa", "eager"]
 UNITS = {"GiB": GIB, "MiB": MIB, "1000 MiB": 1000 * MIB}
 
@@ -191,7 +195,7 @@ def _footprint(row: Row) -> Footprint | None:
     if row.parallel != "single" or source.steps_in_backward or row.quantization in GPTQ:
         return None
     training = training_of(row, source)
-    if training.decoder is not Decoder:
+    if training.decoder not in EXPRESSIBLE:
         return None
     layout = Layout(
         strategy="single",

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from msgspec import field, to_builtins
+from msgspec import field, structs, to_builtins
 
 from benchmarks.rows import Quantity
 from planner.base.preset_files import preset_names
@@ -41,6 +41,15 @@ class ShardingConventions(Spec):
     """Bytes per element of a gradient while it is reduced."""
     kept_in: int
     """Bytes per element of a sharded trainable parameter and of its gradient."""
+    gathered_in: int = 2
+    """Bytes per element of a gathered trainable parameter and of its gradient."""
+    gradients_outlast_step: bool = False
+    """Whether a gradient is freed only when the next forward begins, as with ``use_orig_params``:
+    zero_grad drops views of it."""
+    checkpoint_around_unit: bool = False
+    """Whether a layer's checkpoint is reentrant and around its unit. Backward then gathers the unit
+    to run it again, and once more; none is prefetched, since none that has not run again awaits its
+    backward."""
     shards: bool = True
     """Whether units are sharded; with NO_SHARD they are whole on every rank and their gradients are
     reduced in place."""
@@ -83,11 +92,15 @@ class SourceConventions(Spec):
     """Words of its rows for what is offloaded, as far as it is declared."""
     attention: dict[str, Literal["sdpa", "eager"]] = field(default_factory=dict)
     """Kernel with the same tensors by the source's word for its attention."""
+    windows_in_kernel: bool = False
+    """Whether the attention kernel itself cuts a window, so that there is no mask for it."""
     quantization: dict[str, Literal["nf4", "nf4-double"]] = field(default_factory=dict)
     """Packing of the weights by the source's word."""
     packs_experts: bool = False
     """Whether the experts of a mixture are packed, too, as all linear layers were before
     transformers 5."""
+    loops_over_experts: bool = False
+    """Whether the experts of a mixture run one by one, as before transformers 5."""
     precision: dict[str, Literal["bf16", "fp16"]] = field(default_factory=dict)
     """Dtype that matrices are multiplied in by the source's word."""
     gptq: MethodConventions | None = None
@@ -100,7 +113,9 @@ class SourceConventions(Spec):
     """Our names of a model's matrices, separated by commas, by the source's words."""
     parallel: dict[str, Parallel] = field(default_factory=dict)
     """Our word for the parallelism by the source's, if it is not one process."""
-    sharding: ShardingConventions | None = None
+    sharding: dict[Method, ShardingConventions] = field(default_factory=dict)
+    reentrant: bool = False
+    """Whether layers are checkpointed by torch's reentrant variant."""
     cards: dict[str, str] = field(default_factory=dict)
     """Preset of a card by the source's word for it; on a known card the allocator returns cached
     blocks when it fills up."""
@@ -127,11 +142,17 @@ class SourceConventions(Spec):
 
     def shape(self, model: str) -> ModelSpec | None:
         """Return the shape of one of the source's models, or None."""
-        name = self.models[model]
-        if name in preset_names("models"):
-            return load_model(name).spec
-        path = SHAPES / f"{name}.yaml"
-        return read_spec(ModelSpec, path) if path.is_file() else None
+        found = _shape(self.models[model])
+        if found is None or not self.windows_in_kernel:
+            return found
+        return structs.replace(found, sliding_window=None)
+
+
+def _shape(name: str) -> ModelSpec | None:
+    if name in preset_names("models"):
+        return load_model(name).spec
+    path = SHAPES / f"{name}.yaml"
+    return read_spec(ModelSpec, path) if path.is_file() else None
 
 
 @cache

@@ -93,6 +93,10 @@ class Timeline:
             phase: max(levels[start:stop]) for (_, start), (phase, stop) in spans if stop > start
         }
 
+    def last_bytes(self) -> int:
+        """Return the allocated bytes after the last step."""
+        return replay(self.events, expandable_segments=False).allocated_bytes[-1]
+
     def peaks(self, *, expandable_segments: bool, capacity_bytes: int | None = None) -> Peaks:
         """Return the peaks; with a capacity, cached blocks are returned to the driver before memory
         runs out."""

@@ -15,6 +15,7 @@ from planner.base.units import FP32_BYTES
 from planner.forward.dora import DoraTensors, dora
 from planner.forward.int8_linear import int8_linear
 from planner.forward.recurrent.kept_states import state_width
+from planner.models.expert_shape import ExpertsSpec
 from planner.models.layer_kinds import LayerKind
 from planner.models.linear import Linear
 from planner.models.recurrent_shape import Recurrence
@@ -125,6 +126,11 @@ class Decoder(Struct, kw_only=True, eq=False):
         loop over layers does while the next one runs."""
         taken, self.beside = self.beside, None
         return taken
+
+    def own_mixture(self, layer: Layer, x: Tensor, experts: ExpertsSpec) -> Tensor | None:
+        """Return the output of a mixture of experts that is written otherwise than transformers'
+        of today; None where it is that one."""
+        return None
 
     # --- linear layers --------------------------------------------------------------------
 

@@ -129,7 +129,8 @@ def _mlp(decoder: Decoder, layer: Layer, x: Tensor) -> Tensor:
     experts = decoder.workload.model.experts if layer.kind.routed else None
     if experts is None:
         return feed_forward(decoder, layer, x)
-    return mixture(decoder, layer, x, experts)
+    own = decoder.own_mixture(layer, x, experts)
+    return mixture(decoder, layer, x, experts) if own is None else own
 
 
 def _norm(decoder: Decoder, layer: Layer, name: str | None, x: Tensor) -> Tensor:
