@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.accuracy.adapters import adapter_lines
 from benchmarks.accuracy.own import own_errors
 from benchmarks.accuracy.phases import phase_errors
 from benchmarks.accuracy.predict import (
@@ -63,7 +64,14 @@ def reasons(rows: Sequence[Row]) -> Counter[tuple[str, str]]:
 def markdown(rows: Sequence[Row], *, by_method: bool = False, own: Sequence[Path] = ()) -> str:
     """Return the tables as the documentation shows them; ``own`` are folders with more of our
     runs."""
-    parts = (_peaks(rows, by_method=by_method), _phases(rows), _verdicts(), _aside(rows), _own(own))
+    parts = (
+        _peaks(rows, by_method=by_method),
+        _phases(rows),
+        adapter_lines(),
+        _verdicts(),
+        _aside(rows),
+        _own(own),
+    )
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
