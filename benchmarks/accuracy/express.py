@@ -12,9 +12,11 @@ from benchmarks.accuracy.loop import DtypeGroup, Training, one_device
 from benchmarks.accuracy.reentrant import FrozenUnitsTape, ReentrantTape
 from benchmarks.accuracy.sources import Parallel, SourceConventions, sources
 from benchmarks.accuracy.timeline import Timeline
+from benchmarks.accuracy.triton_pass import ChunkedTritonPass, TritonPass
 from benchmarks.accuracy.zero2 import partitioned_gradients
 from benchmarks.rows import Row
 from planner.forward.decoder import Decoder
+from planner.forward.model_pass import ModelPass
 from planner.plan.schema import AdapterSection, QuantizationSection
 from planner.plan.vocabulary import Method, Precision
 from planner.recipes.load_recipe import load_recipe
@@ -37,6 +39,11 @@ MODULES = {
     "down": "down_proj",
 }
 GPTQ: dict[str, type[Decoder]] = {"gptq-int4": Gptq4, "gptq-int8": Gptq8}
+PASSES: dict[str, type[ModelPass]] = {
+    "foak's kernels": TritonPass,
+    "liger's kernels": ChunkedTritonPass,
+}
+"""Code of a model by a row's word for its loss, where a source has its own."""
 ORIGINAL_BYTES = 2
 """Bytes per element of a weight that is kept beside its trained copy."""
 DOUBLE_QUANT = {"nf4": False, "nf4-double": True}
@@ -91,6 +98,7 @@ def training_of(row: Row, source: SourceConventions) -> Training:
         denominator_apart=source.denominator_apart,
         holds_output=source.holds_output,
         steps_in_backward=source.steps_in_backward,
+        model_pass=PASSES.get(row.loss, ModelPass),
         tape=_tape(row, source),
     )
 
@@ -107,8 +115,14 @@ def _decoder(row: Row, source: SourceConventions) -> type[Decoder]:
 def _tape(row: Row, source: SourceConventions) -> type[Tape]:
     if not source.reentrant:
         return Tape
-    frozen_units = parallel_of(row, source) == "fsdp" and row.method != "full"
-    return FrozenUnitsTape if frozen_units else ReentrantTape
+    is_frozen = row.method != "full" and parallel_of(row, source) == "fsdp"
+    if is_frozen and source.sharding[_method(row)].checkpoint_around_unit:
+        return FrozenUnitsTape
+    return ReentrantTape
+
+
+def _method(row: Row) -> Method:
+    return _one_of(row.method, get_args(Method))
 
 
 def _trained(
@@ -134,7 +148,7 @@ def _held_beside(workload: Workload, decoder: type[Decoder]) -> list[int]:
 
 
 def _workload(row: Row, source: SourceConventions) -> Workload:
-    method = _one_of(row.method, get_args(Method))
+    method = _method(row)
     own = settings_of(load_recipe(method))
     settings = structs.replace(
         own,

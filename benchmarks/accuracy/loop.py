@@ -58,11 +58,13 @@ class Training:
     """Event until which a variable of the loop holds the model's output."""
     steps_in_backward: bool = False
     """Whether each parameter is updated when its gradient arrives, which is then freed."""
+    model_pass: type[ModelPass] = ModelPass
+    """Code of the model."""
     tape: type[Tape] = Tape
     """Tape that checkpoints layers as the trainer does."""
 
     def run(self, sink: GradientSink) -> ModelPass:
-        return ModelPass(
+        return self.model_pass(
             self.workload,
             self.batch,
             self.numerics,

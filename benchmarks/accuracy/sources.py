@@ -82,6 +82,8 @@ class SourceConventions(Spec):
     cross_entropy: CrossEntropy = "labels shifted"
     cross_entropy_of: dict[str, CrossEntropy] = field(default_factory=dict)
     """Cross-entropy of models whose code differs."""
+    grouped_heads_of: dict[str, GroupedHeads] = field(default_factory=dict)
+    """Treatment of grouped heads by models whose code differs."""
     output_in_fp32: bool = False
     denominator_apart: bool = False
     """Whether AdamW makes its denominators while the roots that they are made of are alive: torch
@@ -134,7 +136,7 @@ class SourceConventions(Spec):
         return Numerics(
             compute=2,
             keeps_logits=self.keeps_logits,
-            grouped_heads=self.grouped_heads,
+            grouped_heads=self.grouped_heads_of.get(model, self.grouped_heads),
             cross_entropy=self.cross_entropy_of.get(model, self.cross_entropy),
             output_in_fp32=self.output_in_fp32 and own.autocast,
             **to_builtins(own),
