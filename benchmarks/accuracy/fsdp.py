@@ -39,7 +39,7 @@ def fully_sharded(training: Training, sharding: ShardingConventions, ranks: int)
         job.line.synchronize()
         if not sharding.on_host:
             step(job.line, training, [job.trained_shards], first_time=number == 0)
-        if not sharding.gradients_outlast_step:
+        if not sharding.use_orig_params:
             job.drop_gradients()
     return job.line
 
@@ -79,10 +79,24 @@ class _Job:
 
     @property
     def trained_shards(self) -> DtypeGroup:
-        """The flat shard of each unit that trains."""
+        """The rank's part of each unit that trains, as the optimizer has it."""
         trained = self.units if self.trains_units else self.adapters
-        shards = [TrainedTensor((ceil_div(n, self.ranks),)) for n in trained]
+        whole = [[n] for n in trained]
+        if self.sharding.use_orig_params and self.trains_units:
+            whole = self.tensors()
+        shards = [
+            TrainedTensor((n,))
+            for tensors in whole
+            for n in first_elements(tensors, ceil_div(sum(tensors), self.ranks))
+        ]
         return DtypeGroup(shards, self.sharding.kept_in)
+
+    def tensors(self) -> list[list[int]]:
+        """Return the elements of each unit's parameters in their order: matrices, then norms."""
+        model = self.workload.model
+        outside = [model.embedding_params, model.hidden_size, model.head_params]
+        layers = [[*self.parts(k), model.layer_norm_params(k)] for k in model.layers]
+        return [*layers, [n for n in outside if n]]
 
     def states(self) -> None:
         """Take what stays: shards, the constants of packed weights, which are not sharded, and
@@ -233,6 +247,18 @@ class _Job:
         for key in self.gradients:
             self.line.give(key)
         self.gradients.clear()
+
+
+def first_elements(tensors: Iterable[int], elements: int) -> list[int]:
+    """Return how many of the first ``elements`` each of the tensors has, up to the last that has
+    any."""
+    found = []
+    for tensor in tensors:
+        part = min(tensor, elements)
+        if part:
+            found.append(part)
+        elements -= part
+    return found
 
 
 def gradients_by_place(run: ModelPass) -> dict[int, tuple[int, int]]:

@@ -43,9 +43,9 @@ class ShardingConventions(Spec):
     """Bytes per element of a sharded trainable parameter and of its gradient."""
     gathered_in: int = 2
     """Bytes per element of a gathered trainable parameter and of its gradient."""
-    gradients_outlast_step: bool = False
-    """Whether a gradient is freed only when the next forward begins, as with ``use_orig_params``:
-    zero_grad drops views of it."""
+    use_orig_params: bool = False
+    """Whether the optimizer has parts of the original parameters, views of the shard. A gradient is
+    freed only when the next forward begins, since zero_grad drops views of it."""
     checkpoint_around_unit: bool = False
     """Whether a layer's checkpoint is reentrant and around its unit. Backward then gathers the unit
     to run it again, and once more; none is prefetched, since none that has not run again awaits its

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from msgspec import structs
 
-from benchmarks.accuracy.fsdp import fully_sharded
+from benchmarks.accuracy.fsdp import first_elements, fully_sharded
 from benchmarks.accuracy.loop import STEPS, DtypeGroup, Training
 from benchmarks.accuracy.reentrant import FrozenUnitsTape, ReentrantTape
 from benchmarks.accuracy.sources import ShardingConventions
@@ -79,7 +79,7 @@ def test_shards_on_the_host_take_no_device_memory() -> None:
 
 
 AROUND = ShardingConventions(
-    reduced_in=2, kept_in=2, checkpoint_around_unit=True, gradients_outlast_step=True
+    reduced_in=2, kept_in=2, checkpoint_around_unit=True, use_orig_params=True
 )
 
 
@@ -107,3 +107,9 @@ def test_frozen_units_hold_the_inputs_of_layers_and_their_gradients() -> None:
 
 def levels(log: list[StorageEvent], places: list[int]) -> list[int]:
     return [sum(size for size, *_ in log[:place]) for place in places]
+
+
+def test_the_first_rank_has_the_first_parameters_and_a_part_of_the_next() -> None:
+    assert first_elements([4, 2, 6], 6) == [4, 2]
+    assert first_elements([4, 2, 6], 5) == [4, 1]
+    assert first_elements([4, 2, 6], 12) == [4, 2, 6]
