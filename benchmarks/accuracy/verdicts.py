@@ -15,7 +15,13 @@ from benchmarks.rows import Row, parse_row
 from planner.base.units import MIB
 
 OUTCOMES = Path(__file__).parent.parent / "published" / "oom_boundary.csv"
-SOURCES = {"fitcheck-llm": "fitcheck", "modelscope/ms-swift": "swiftdec"}
+FMS = "foundation-model-stack/fms-acceleration scripts/benchmarks/refs"
+SOURCES = {
+    "fitcheck-llm": "fitcheck",
+    "modelscope/ms-swift": "swiftdec",
+    f"{FMS}/a100_80gb.csv": "fms",
+    f"{FMS}/a100_80gb_liger.csv": "fmsliger",
+}
 """Name of the conventions that a run was made under, by the beginning of its outcome's source."""
 EMPTY = ("params_b", "notes", "grad_accum", "unit")
 UNSTATED = "a setting that decides the size is not stated"
@@ -36,10 +42,13 @@ class Verdict:
     """Relative error of the process total, if the run completed and printed it."""
 
 
-def verdicts() -> Iterator[Verdict]:
+def verdicts(*, several: bool = True) -> Iterator[Verdict]:
+    """Yield a verdict on each outcome; ``several``: on those of several cards, too, which take
+    half a second each."""
     with OUTCOMES.open(encoding="utf-8", newline="") as file:
         for number, line in enumerate(csv.DictReader(file)):
-            yield _verdict(line, number)
+            if several or line["n_gpus"] == "1":
+                yield _verdict(line, number)
 
 
 def _verdict(line: Mapping[str, str], number: int) -> Verdict:
@@ -47,7 +56,10 @@ def _verdict(line: Mapping[str, str], number: int) -> Verdict:
     reason = UNSTATED if row is None else set_aside(row)
     if row is not None and reason is None and card_of(row, sources()[row.source]) is None:
         reason = NO_CARD
-    run = " ".join((line["model"], line["method"], line["micro_batch"], line["seq_len"]))
+    words = [line["model"], line["method"], line["micro_batch"], line["seq_len"]]
+    if line["n_gpus"] != "1":
+        words.append(f"x {line['n_gpus']}")
+    run = " ".join(words)
     found = on_card(row) if row is not None and reason is None else None
     device_error = None
     if found is not None and line["process_mib"] and not found.runs_out:
@@ -76,7 +88,7 @@ def _row(line: Mapping[str, str], number: int) -> Row | None:
         | dict(line)
         | {
             "id": f"{name}-outcome{number}",
-            "loss_kernel": losses[0],
+            "loss_kernel": line["loss_kernel"] or losses[0],
             "gpu_type": line["gpu"],
             "offload": "none",
             "peak_mem_gb": "0",

@@ -52,7 +52,7 @@ def test_what_is_set_aside_has_a_reason() -> None:
 
 @cache
 def outcomes() -> list[Verdict]:
-    return list(verdicts())
+    return list(verdicts(several=False))
 
 
 def test_an_outcome_is_told_or_set_aside_with_a_reason() -> None:
