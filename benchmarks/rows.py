@@ -13,7 +13,7 @@ from typing import Literal
 
 from planner.base.units import GIB, MIB
 
-Quantity = Literal["allocated", "reserved", "device_used"]
+Quantity = Literal["allocated", "reserved", "device_used", "at_rest"]
 QUANTITIES: tuple[Quantity, ...] = ("allocated", "reserved", "device_used")
 TIERS = ("A1", "A2")
 """Tiers that count. A1: every setting, the length and the reading are known. A2: the reading or its
@@ -28,6 +28,7 @@ NOTED: dict[Quantity, str] = {
     "allocated": "allocated",
     "reserved": "reserved",
     "device_used": "process",
+    "at_rest": "at rest",
 }
 """Words for further readings of the same run in its notes, as in ``process=7689 MiB``."""
 UNITS = {"MiB": MIB, "GiB": GIB}

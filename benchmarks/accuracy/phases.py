@@ -27,8 +27,6 @@ ALLOCATED, PEAK = "allocated after it", "largest until then"
 NOTED = "largest within it"
 NOTED_PEAKS = re.compile(r"peaks fwd/bwd/opt=(\d+)/(\d+)/(\d+)")
 NOTED_MARKS: tuple[Mark, ...] = ("forward", "backward", "update")
-AT_REST = "after the last step"
-NOTED_REST = re.compile(r"at rest=([\d.]+) GiB")
 Key = tuple[Mark, str]
 
 
@@ -54,8 +52,6 @@ def phase_errors(rows: Sequence[Row]) -> dict[Key, list[float]]:
     for row in rows:
         for mark, error in _noted_errors(row):
             found[mark, NOTED].append(error)
-    for row in rows:
-        found["optimizer step", AT_REST] += _rest_errors(row)
     return dict(found)
 
 
@@ -69,15 +65,6 @@ def _noted_errors(row: Row) -> list[tuple[Mark, float]]:
         (mark, relative_error(predicted=peaks[mark], measured=int(size) * MIB))
         for mark, size in zip(NOTED_MARKS, found.groups(), strict=True)
     ]
-
-
-def _rest_errors(row: Row) -> list[float]:
-    """Return the error on what the row's notes say was allocated when training had ended."""
-    found = NOTED_REST.search(row.notes)
-    if found is None or set_aside(row) is not None:
-        return []
-    measured = float(found[1]) * GIB
-    return [relative_error(predicted=timeline(row).last_bytes(), measured=measured)]
 
 
 Settings = tuple[str, str, int, int, bool]

@@ -29,12 +29,19 @@ from planner.memory.footprint import Footprint, footprint_of
 from planner.plan.vocabulary import Precision
 from planner.workload.layout import Layout
 
-Reading = Literal["allocated", "allocated, replayed", "reserved, replayed", "device, replayed"]
+Reading = Literal[
+    "allocated",
+    "allocated, replayed",
+    "reserved, replayed",
+    "device, replayed",
+    "after the last step, replayed",
+]
 MEASURED_AS: dict[Reading, Quantity] = {
     "allocated": "allocated",
     "allocated, replayed": "allocated",
     "reserved, replayed": "reserved",
     "device, replayed": "device_used",
+    "after the last step, replayed": "at_rest",
 }
 """Reading that each prediction is compared with. Replayed: every block of two steps through the
 allocator's rules, so that blocks which it does not split are counted whole."""
@@ -119,6 +126,7 @@ def predicted(row: Row) -> dict[Reading, int]:
     found: dict[Reading, int] = {
         "allocated, replayed": replayed.allocated_bytes,
         "reserved, replayed": replayed.reserved_bytes,
+        "after the last step, replayed": replayed.last_bytes,
     }
     if card_of(row, source) is not None:
         found["device, replayed"] = replayed.device_used_bytes
@@ -133,6 +141,8 @@ class OnCard:
     allocated_bytes: int
     reserved_bytes: int
     device_used_bytes: int
+    last_bytes: int
+    """Allocated bytes after the last step."""
     runs_out: bool
 
 
@@ -150,6 +160,7 @@ def on_card(row: Row) -> OnCard:
         allocated_bytes=peaks.allocated_bytes,
         reserved_bytes=peaks.reserved_bytes,
         device_used_bytes=peaks.reserved_bytes + outside,
+        last_bytes=peaks.last_bytes,
         runs_out=peaks.runs_out,
     )
 

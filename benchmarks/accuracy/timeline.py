@@ -27,6 +27,8 @@ class Peaks:
 
     allocated_bytes: int
     reserved_bytes: int
+    last_bytes: int
+    """Bytes that ``memory_allocated`` would have returned after the last step."""
     runs_out: bool
     """Whether memory ran out, if there was a capacity."""
 
@@ -93,10 +95,6 @@ class Timeline:
             phase: max(levels[start:stop]) for (_, start), (phase, stop) in spans if stop > start
         }
 
-    def last_bytes(self) -> int:
-        """Return the allocated bytes after the last step."""
-        return replay(self.events, expandable_segments=False).allocated_bytes[-1]
-
     def peaks(self, *, expandable_segments: bool, capacity_bytes: int | None = None) -> Peaks:
         """Return the peaks; with a capacity, cached blocks are returned to the driver before memory
         runs out."""
@@ -109,6 +107,7 @@ class Timeline:
         return Peaks(
             allocated_bytes=at_once.peak_allocated_bytes,
             reserved_bytes=in_time.peak_reserved_bytes,
+            last_bytes=at_once.allocated_bytes[-1],
             runs_out=in_time.out_of_memory is not None,
         )
 
