@@ -187,25 +187,23 @@ class Decoder(Struct, kw_only=True, eq=False):
             x = parted(tape, x, ranks, f"{matrix.name}'s input")
         weight = self.parameter(name, matrix.weight_params, matrix=True)
         bias = self.parameter(f"{name}.bias", outputs) if matrix.bias else None
-        output = self.product(weight, x, outputs, matrix.name, bias)
+        output = self.product(weight, x, outputs, matrix.name, bias, is_cut=True)
         del x
         if matrix.key in ROWS:
             return summed(tape, output, matrix.name)
         whole = outputs == matrix.out_features
         return output if whole else gathered(tape, output, ranks, matrix.name)
 
-    def _between(self, matrix: Linear, x: Tensor) -> Tensor:
-        """Return what an adapter's A hands to its B on one of several ranks: the sum of what all
-        make of their parts of an input, or what all have before their parts of an output; between a
-        whole input and a whole output the adapter is whole."""
-        from planner.tape.collectives import shared, summed  # only layers that are cut need it
-        from planner.workload.tensor_slice import COLUMNS, ROWS, CutLinear
+    def _cut_parts(self, matrix: Linear) -> tuple[bool, bool]:
+        """Return whether one of several ranks has a part of an adapter's A, of which it sums what
+        all make of their parts of an input, and of its B, which all hand the same; between a whole
+        input and a whole output the adapter is whole."""
+        if self.workload.tensor_ranks == 1:
+            return False, False
+        from planner.workload.tensor_slice import COLUMNS, ROWS, CutLinear  # only what is cut
 
-        if isinstance(matrix, CutLinear):
-            return x
-        if matrix.key in ROWS:
-            return summed(self.tape, x, matrix.name)
-        return shared(self.tape, x, matrix.name) if matrix.key in COLUMNS else x
+        cut = not isinstance(matrix, CutLinear)
+        return cut and matrix.key in ROWS, cut and matrix.key in COLUMNS
 
     def product(
         self,
@@ -218,23 +216,28 @@ class Decoder(Struct, kw_only=True, eq=False):
         cached: bool = True,
         is_transposed: bool = False,
         copies: bool = False,
+        is_cut: bool = False,
     ) -> Tensor:
         """Mirror ``F.linear``, whose operands are cast first under autocast, which keeps a leaf's
-        cast; ``weight.T`` of a FalconLinear is not a leaf. ZeRO-3 replaces it, but not the
+        cast; ``weight.T`` of a FalconLinear is not a leaf, nor without a graph is a rank's part of
+        a weight that is cut (transformers/distributed/tensor_parallel.py at 5.23.0,
+        should_use_local_tensors). ZeRO-3 replaces it, but not the
         ``addmm`` of a Conv1D, whose matrix is transposed. A weight that trains ``copies`` an input
         that has no rows, so that one product has all samples.
 
         read: aten/src/ATen/native/LinearAlgebra.cpp at 2.13, should_fold.
         """
         matrix: Tensor = weight
+        has_leaves = not (is_cut and self.tape.without_graph)
         added: Tensor | None = bias if bias is not None and bias.trains else None
         if self.numerics.autocast:
             width = self.numerics.compute
             x = ops.cast(self.tape, x, width, f"{name}: input cast")
             if weight.width != width:
-                matrix = self.cast_weight(weight, f"{name}: weight cast", cached=cached)
+                kept = cached and has_leaves
+                matrix = self.cast_weight(weight, f"{name}: weight cast", cached=kept)
             if bias is not None and bias.width != width and bias.trains:
-                added = self.cast_weight(bias, f"{name}: bias cast")
+                added = self.cast_weight(bias, f"{name}: bias cast", cached=has_leaves)
         if copies and weight.node is not None:
             x = ops.contiguous(self.tape, x, f"{name}: input copied into rows")
         return ops.linear(
@@ -307,11 +310,15 @@ class Decoder(Struct, kw_only=True, eq=False):
         assert adapter is not None
         if adapter.dropout > 0:
             x = ops.dropout(self.tape, x, device=self.batch.device)
-        down = self.product(a, x, adapter.rank, "lora_A", copies=copies)
+        cuts_a, cuts_b = self._cut_parts(matrix)
+        down = self.product(a, x, adapter.rank, "lora_A", copies=copies, is_cut=cuts_a)
         del x
-        if self.workload.tensor_ranks > 1:
-            down = self._between(matrix, down)
-        up = self.product(b, down, matrix.out_features, "lora_B")
+        if cuts_a or cuts_b:
+            from planner.tape.collectives import shared, summed  # only layers that are cut need it
+
+            between = summed if cuts_a else shared
+            down = between(self.tape, down, matrix.name)
+        up = self.product(b, down, matrix.out_features, "lora_B", is_cut=cuts_b)
         del down
         return ops.unary(self.tape, up, "scaled adapter output")
 

@@ -169,7 +169,7 @@ class ModelPass:
             from planner.tape.collectives import gathered, shared  # only layers that are cut
 
             x = shared(tape, x, "lm_head")
-        logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias)
+        logits = self._decoder.product(head, x, model.vocab_size, "lm_head", bias, is_cut=ranks > 1)
         if ranks > 1:
             logits = gathered(tape, logits, ranks, "logits")
         if model.multipliers or model.scaled_logits:

@@ -62,6 +62,7 @@ class _NotingDecoder(Decoder):
         cached: bool = True,
         is_transposed: bool = False,
         copies: bool = False,
+        is_cut: bool = False,
     ) -> Tensor:
         place = next((name for name, each in self.weights.items() if each is weight), name)
         self.begins[place] = len(self.tape.log)
@@ -74,6 +75,7 @@ class _NotingDecoder(Decoder):
             cached=cached,
             is_transposed=is_transposed,
             copies=copies,
+            is_cut=is_cut,
         )
         self.ends[place] = len(self.tape.log)
         return output

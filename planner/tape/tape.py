@@ -165,6 +165,11 @@ class Tape(UncountedWork):
         return self._refilling
 
     @property
+    def without_graph(self) -> bool:
+        """Whether no backward pass follows."""
+        return self._without_graph
+
+    @property
     def keeps_saved(self) -> bool:
         """Whether what operators save is kept: in a graph, and not in a region that will run
         again."""
