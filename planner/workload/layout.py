@@ -58,8 +58,13 @@ class Layout(Struct, frozen=True):
     @property
     def num_communicators(self) -> int:
         """Number of groups that a rank communicates in: all ranks; with several copies those of its
-        copy, and those that have the same part of each, too."""
-        return 1 if self.copies == 1 else 3
+        copy, and those that have the same part of each, too; where ranks share sequences those of
+        its sequence, and all ranks once more, over which states are shared.
+
+        read: deepspeed/runtime/sequence_parallel/parallel_state_sp.py at 0.19.8,
+        initialize_sequence_parallel.
+        """
+        return 1 if self.copies == self.sequence_ranks == 1 else 3
 
     @property
     def sharding(self) -> Sharding:
