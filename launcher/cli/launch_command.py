@@ -345,13 +345,6 @@ def rehearse_plan(plan: Plan, simulate: str | None, *, as_json: bool) -> None:
     The environment decides how the allocator works. What the training stack logs at its import is
     not shown.
     """
-    if plan.parallel.data_ranks < plan.parallel.world_size:
-        raise InvalidRequestError(
-            Phrase(
-                "--rehearse runs one rank alone, which a plan whose GPUs share their samples "
-                "cannot do: leave --rehearse out"
-            )
-        )
     if simulate is not None:
         from launcher.rehearsal.simulated import rehearse_simulated
 

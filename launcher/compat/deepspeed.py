@@ -123,6 +123,15 @@ def form_sequence_groups(size: int) -> None:
     groups.mpu = parallel_state_sp
 
 
+def leave_groups() -> None:
+    """Leave the group of all ranks, and those that share each sequence."""
+    from deepspeed import comm
+    from deepspeed.utils import groups
+
+    groups.mpu = None
+    comm.destroy_process_group()
+
+
 def sequence_group() -> Any:
     """Return the group of the ranks that share this rank's sequences."""
     from deepspeed.utils import groups
@@ -150,10 +159,17 @@ class SharedAttention:
     def __init__(self, name: str) -> None:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+        self._name = name
         self._core = ALL_ATTENTION_FUNCTIONS[name]
         self._by_shape: dict[tuple[int, ...], Any] = {}
         self._alone = False
         ALL_ATTENTION_FUNCTIONS[name] = self
+
+    def leave(self) -> None:
+        """Give the name its own attention back."""
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        ALL_ATTENTION_FUNCTIONS[self._name] = self._core
 
     @contextmanager
     def alone(self) -> Iterator[None]:

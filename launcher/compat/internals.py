@@ -74,6 +74,16 @@ TORCH = Library(
             "a fake tensor made again",
             ("fake_mode",),
         ),
+        Internal(
+            "torch.testing._internal.distributed.fake_pg.FakeStore",
+            "a group of ranks of which one exists",
+        ),
+        Internal(
+            "torch.distributed.tensor._sharding_prop."
+            "ShardingPropagator._propagate_tensor_meta_non_cached",
+            "wrapped: sizes of tensors that are cut are found out by whole ones",
+            ("op_schema",),
+        ),
         Internal("torch.Tensor._make_subclass", "a fake tensor made again"),
         Internal("torch._C._set_throw_on_mutable_data_ptr", "a fake tensor made again"),
         Internal("torch._C._dispatch_has_kernel", "kernels of a simulated GPU"),
@@ -244,6 +254,16 @@ TRANSFORMERS = Library(
             "transformers.Trainer._mixed_mesh_grad_norm",
             "clips parts and whole gradients together",
             ("model", "max_norm"),
+        ),
+        Internal(
+            "transformers.PreTrainedModel.maybe_distribute_model",
+            "called: layers are cut without a load",
+            ("model", "distributed_config", "mesh_manager"),
+        ),
+        Internal(
+            "transformers.distributed.utils.TransformersDeviceMesh",
+            "called: the ranks over which layers are cut",
+            ("dense_mesh", "expert_mesh"),
         ),
         Internal(
             "transformers.distributed.tensor_parallel.ReplicatedWithGradAllReduce.install_forward",

@@ -12,9 +12,12 @@ from typing import Any
 import torch
 import torch.optim.optimizer as torch_optimizer
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils import _foreach_utils as foreach_utils
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
+    _disable_current_modes,
     is_traceable_wrapper_subclass_type,
 )
 from torch.utils._pytree import tree_map_only
@@ -27,6 +30,7 @@ _DEVICE = torch.ops.prim.device.default
 _SCALED_DOT_PRODUCT = torch.nn.functional.scaled_dot_product_attention
 _SOFTMAX = torch.nn.functional.softmax
 _IS_AUTOCAST = torch.is_autocast_enabled
+_SIZES_OF_PARTS = ShardingPropagator._propagate_tensor_meta_non_cached
 
 
 class Operators:
@@ -44,6 +48,7 @@ class Operators:
     MASKED_SELECT = _ATEN.masked_select.default
     READ_SCALAR = _ATEN._local_scalar_dense.default
     SAFE_SOFTMAX = _ATEN._safe_softmax.default
+    WAIT = torch.ops._c10d_functional.wait_tensor.default
     SOFTMAX_BACKWARD = _ATEN._softmax_backward_data.default
 
 
@@ -108,6 +113,29 @@ def own_tensors(module: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return module._parameters, module._buffers
 
 
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this rank has of a tensor that is cut over ranks; any other as it is."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    with torch.no_grad():
+        part: torch.Tensor = tensor.to_local()
+    return part
+
+
+def cut_like(whole: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """Return a rank's part as one of a tensor that is cut as ``whole`` is, if it is."""
+    if not isinstance(whole, DTensor):
+        return part
+    return DTensor.from_local(part, whole.device_mesh, whole.placements, run_check=False)
+
+
+def join_fake_ranks(ranks: int) -> None:
+    """Form a group of so many ranks, of which this process is the first and no other exists."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=ranks)
+
+
 def file_offset(tensor: torch.Tensor) -> int | None:
     """Return where in its file, in bytes, the storage of a tensor loaded onto ``meta`` begins.
 
@@ -164,14 +192,21 @@ def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> A
     return output
 
 
+def _sizes_of_parts(propagator: ShardingPropagator, operator: Any) -> Any:
+    """Find out the size of a result of tensors that are cut, which no rank ever has whole."""
+    with _disable_current_modes():
+        return _SIZES_OF_PARTS(propagator, operator)
+
+
 _WITH_FOREACH = [torch.Tensor, torch.nn.Parameter, FakeTensor]
 FAKE_REPLACEMENTS = (
     Replacement(foreach_utils, "_foreach_supported_types", _WITH_FOREACH),
     Replacement(torch_optimizer, "_foreach_supported_types", _WITH_FOREACH),
     Replacement(torch.distributions.Distribution, "_validate_args", False),
+    Replacement(ShardingPropagator, "_propagate_tensor_meta_non_cached", _sizes_of_parts),
 )
-"""Replacements that every trace on fake tensors needs: their types take foreach kernels, too, and
-distributions do not look at values."""
+"""Replacements that every trace on fake tensors needs: their types take foreach kernels, too,
+distributions do not look at values, and tensors that are cut are made in parts alone."""
 CUDA_REPLACEMENTS = (
     Replacement(torch.nn.functional, "dropout", _dropout),
     Replacement(

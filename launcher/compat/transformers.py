@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import masking_utils, modeling_utils
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -30,7 +31,7 @@ from transformers.quantizers.quantizers_utils import (
     should_convert_module,
 )
 
-from launcher.compat.replacement import Replacement, do_nothing
+from launcher.compat.replacement import Replacement, do_nothing, replaced
 from planner.plan.bounds import LARGEST_PACKED
 
 SCHEDULER_NAME = "scheduler.pt"
@@ -403,6 +404,41 @@ def summing_gradients_at_once() -> list[Replacement]:
         return module
 
     return [Replacement(ReplicatedWithGradAllReduce, "install_forward", install_forward)]
+
+
+def cut_over_ranks(model: Any, device_type: str, ranks: int) -> Any:
+    """Return a model on ``meta`` with its layers cut over ranks, as a load leaves it before it has
+    weights; a load ties them last.
+
+    read: transformers/distributed/utils.py, initialize_distributed_mesh; modeling_utils.py,
+    from_pretrained.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from transformers.distributed import DistributedConfig
+    from transformers.distributed.utils import TransformersDeviceMesh
+
+    names = ("pp", "dp_replicate", "fsdp", "tp")
+    with _disable_current_modes(), torch.device("cpu"):  # the mesh reads its ranks
+        mesh = init_device_mesh(device_type, (1, 1, 1, ranks), mesh_dim_names=names)
+    head = model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    with replaced(summing_gradients_at_once()):
+        model = model.maybe_distribute_model(
+            model, DistributedConfig(tp_size=ranks), TransformersDeviceMesh(mesh, mesh)
+        )
+    model.tie_weights()
+    return model
+
+
+def clip_cut_gradients(model: Any, max_norm: float) -> torch.Tensor:
+    """Clip gradients of which some are cut over ranks, as the trainer does; return their norm.
+
+    read: transformers/trainer.py, _clip_grad_norm.
+    """
+    from transformers import Trainer
+
+    norm: torch.Tensor = Trainer._mixed_mesh_grad_norm(None, model, max_norm)
+    return norm
 
 
 def stacked_parameters(model: Any) -> Iterator[torch.nn.Parameter]:

@@ -1,7 +1,7 @@
 """What a run does between two steps: the loss of held-out samples, an answer, a checkpoint."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,15 +23,17 @@ def rehearse_between_steps(
     recorder: Recorder,
     *,
     evaluate: Callable[[], Any],
+    alone: Callable[[], AbstractContextManager[None]],
     save: Callable[[Path], object] | None,
 ) -> None:
     """Evaluate a micro-batch, answer a prompt as long as a sample, and write a checkpoint if there
-    is something to ``save``."""
+    is something to ``save``; ``alone`` is the context in which a rank attends to its own
+    sequences."""
     model.eval()
     with torch.no_grad():
         with recorder.phase("evaluation"):
             evaluate()
-        with recorder.phase("generation"):
+        with recorder.phase("generation"), alone():
             _answer(plan, model, device)
     model.train()
     if save is not None:

@@ -11,13 +11,15 @@ from transformers.pytorch_utils import Conv1D
 from launcher.compat.bitsandbytes import Packed4bit, PackedInt8
 from launcher.compat.packed_experts import held, hold, packed_stack
 from launcher.compat.peft import dora_dequantizes, is_of_adapter, mark_packed
-from launcher.compat.torch import own_tensors
+from launcher.compat.torch import cut_like, local_part, own_tensors
 from launcher.compat.transformers import (
+    cut_over_ranks,
     in_order_of_loading,
     mark_quantized,
     quantized_linears,
     stacks_of,
 )
+from launcher.rehearsal.phases import cuts_layers
 from launcher.storage.hub_names import names_a_folder
 from launcher.training.model_building import (
     as_trained,
@@ -141,6 +143,8 @@ def build_rehearsal_model(
         )
         base.config.use_cache = False
         pin_experts(base)
+        if cuts_layers(plan):
+            base = cut_over_ranks(base, device.type, plan.parallel.world_size)
         if prepare is not None:
             prepare(base)
         settings = quantization_config(plan)
@@ -224,7 +228,8 @@ def _as_loaded(model: Any) -> list[Any]:
 def _with_storage(old: torch.Tensor, device: torch.device) -> torch.Tensor:
     if not isinstance(old, torch.nn.Parameter):
         return torch.zeros(old.shape, dtype=old.dtype, device=device)
-    return torch.nn.Parameter(_noise(old, device), requires_grad=old.requires_grad)
+    made = _noise(local_part(old), device)
+    return torch.nn.Parameter(cut_like(old, made), requires_grad=old.requires_grad)
 
 
 def _noise(old: torch.Tensor, device: torch.device) -> torch.Tensor:

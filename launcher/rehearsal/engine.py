@@ -15,7 +15,9 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.compat.deepspeed import shard
+from launcher.compat.transformers import clip_cut_gradients
 from launcher.rehearsal.empty_model import Recorder
+from launcher.rehearsal.phases import cuts_layers, updates_alone
 from launcher.training.deepspeed_config import deepspeed_config
 from launcher.training.fully_sharded import reduce_between_copies
 from launcher.training.fully_sharded import shard as shard_by_rows
@@ -72,17 +74,18 @@ def step_ends(plan: Plan) -> Iterator[bool]:
 def update_with_states(plan: Plan, model: Any, recorder: Recorder) -> Update | None:
     """Make the optimizer with its states, as after a first step, and return its step.
 
-    Gradients stay if earlier micro-batches of a step would have left some.
+    Gradients stay if earlier micro-batches of a step would have left some that are like the
+    parameters.
     """
     with recorder.part("gradients"):
         _add_gradients(model)
     update = None
-    if not plan.parallel.is_sharded:
+    if updates_alone(plan):
         with recorder.part("optimizer_states"):
             optimizer = build_optimizer(plan.optimizer, model)
             optimizer.step()
         update = Update(optimizer, partial(_update, plan, model, optimizer))
-    if plan.batch.gradient_accumulation_steps == 1:
+    if plan.batch.gradient_accumulation_steps == 1 or cuts_layers(plan):
         drop_gradients(model)
     return update
 
@@ -198,7 +201,8 @@ def engine_of_rank(plan: Plan, *, make_update: MakeUpdate = update_with_states) 
         return fsdp_engine
     if plan.parallel.zero_stage:
         return deepspeed_engine
-    engine = plain_engine if plan.parallel.strategy == "single" else data_parallel_engine
+    wrapped = plan.parallel.strategy == "ddp"
+    engine = data_parallel_engine if wrapped else plain_engine
     return partial(engine, make_update=make_update)
 
 
@@ -208,5 +212,9 @@ def _add_gradients(model: Any) -> None:
 
 
 def _update(plan: Plan, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    _held = torch.nn.utils.clip_grad_norm_(trained(model), plan.optimizer.max_grad_norm)
+    largest = plan.optimizer.max_grad_norm
+    if cuts_layers(plan):
+        _held = clip_cut_gradients(model, largest)
+    else:
+        _held = torch.nn.utils.clip_grad_norm_(trained(model), largest)
     optimizer.step()

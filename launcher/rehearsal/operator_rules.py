@@ -27,6 +27,11 @@ values of another width     memory efficient attention: pytorch
 attention with a mask       has the heads of a token beside each other: pytorch
                             aten/src/ATen/native/transformers/cuda/attention.cu,
                             _efficient_attention_forward
+what ranks send             is waited for where it is; a fake one is copied: pytorch
+                            torch/csrc/distributed/c10d/Functional.cpp, wait_tensor
+tensors that are cut        are never whole on a rank, but their sizes are found out by fake
+                            ones that are: torch/distributed/tensor/_sharding_prop.py at 2.13.0,
+                            _propagate_tensor_meta_non_cached
 attention's dropout         is drawn inside the kernel: pytorch aten/src/ATen/native/transformers/
                             cuda/attention.cu; the CPU's fused kernels have none
 LayerNorm, statistics       are fp32 for 16-bit inputs: pytorch
@@ -134,6 +139,10 @@ def _sum(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     return result
 
 
+def _wait(_tracer: Tracer, _func: Any, args: tuple[Any, ...], _kwargs: Any) -> Any:
+    return args[0]
+
+
 def _softmax_backward(tracer: Tracer, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
     result = func(*args, **kwargs)
     tracer.assign(result, "activations")
@@ -192,6 +201,7 @@ FAKE_RULES: dict[Any, Rule] = {
     Operators.INDEX_PUT: _index_put,
     Operators.GROUPED_MM: _grouped_mm,
     Operators.MASKED_SELECT: _masked_select,
+    Operators.WAIT: _wait,
     bnb.Operators.PRODUCT_4BIT: _multiply_4bit,
     Operators.CAST: int8_made_whole,
     bnb.Operators.DEQUANTIZE_4BIT: _workspace,

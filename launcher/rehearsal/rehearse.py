@@ -16,9 +16,10 @@ from launcher.compat.bitsandbytes import make_shared_tables
 from launcher.compat.deepspeed import zero_3_linear
 from launcher.compat.torch import fake_tensors
 from launcher.rehearsal.engine import MakeEngine, plain_engine
+from launcher.rehearsal.fake_ranks import among_fake_ranks
 from launcher.rehearsal.operator_rules import CUDA_RULES, FAKE_RULES
 from launcher.rehearsal.patched_functions import replaced_functions
-from launcher.rehearsal.phases import Phases, random_weights
+from launcher.rehearsal.phases import Phases, cuts_layers, random_weights
 from launcher.rehearsal.step import rehearse_step
 from launcher.rehearsal.table import Comparison, largest_phase, show
 from launcher.rehearsal.tracer import Tracer
@@ -32,12 +33,15 @@ NOT_TRACED: dict[Strategy, tuple[str, ...]] = {
     "zero1": ("communication", "optimizer_states", "gradients"),
     "zero2": ("communication", "optimizer_states", "gradients"),
     "zero3": ("communication", "optimizer_states", "gradients", "weights", "adapters"),
+    "tensor": (),
     "fsdp": ("communication", "optimizer_states", "gradients", "weights", "adapters"),
 }
 """Parts of memory that ranks share or send: predicted, and left out of the sums."""
 
 SHARDED_PHASES = ("load", "forward", "backward")
 """Phases that a trace shows where states are sharded: the step and gathering are the library's."""
+OF_PARTS = (*SHARDED_PHASES, "optimizer_step")
+"""Phases that it shows where layers are cut: a rank updates its parts alone."""
 
 MEASURED_STEPS = 3
 
@@ -102,7 +106,9 @@ def predicted_without(plan: Plan, left_out: tuple[str, ...]) -> Phases:
 
 def traced_phases(plan: Plan, phases: Phases) -> Phases:
     """Return the phases that a trace of the plan shows."""
-    known = SHARDED_PHASES if plan.parallel.is_sharded else tuple(phases)
+    known = tuple(phases)
+    if plan.parallel.is_sharded:
+        known = OF_PARTS if cuts_layers(plan) else SHARDED_PHASES
     return {phase: parts for phase, parts in phases.items() if phase in known and parts}
 
 
@@ -137,5 +143,14 @@ def trace_step(
         optimizer_library=optimizers()[plan.optimizer.name].library,
     )
     linear = zero_3_linear() if plan.parallel.zero_stage == 3 else nullcontext()
-    with functions, linear, fake_tensors(), tracer:
-        rehearse_step(plan, torch.device("cpu"), tracer, make_engine=make_engine, prepare=prepare)
+    # the whole gradient of a table that is cut comes from a micro-batch alone
+    follows = cuts_layers(plan) and plan.batch.gradient_accumulation_steps > 1
+    with functions, linear, among_fake_ranks(plan), fake_tensors(), tracer:
+        rehearse_step(
+            plan,
+            torch.device("cpu"),
+            tracer,
+            steps=2 if follows else 1,
+            make_engine=make_engine,
+            prepare=prepare,
+        )

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed
 
+from launcher.compat.deepspeed import form_sequence_groups
 from launcher.rehearsal.engine import engine_of_rank, update_from_the_start
 from launcher.rehearsal.meter import CudaCounters, Meter
 from launcher.rehearsal.phases import Between, Phases
@@ -84,6 +85,8 @@ def _join(plan: Plan, rank: int, folder: Path) -> None:
         import deepspeed
 
         deepspeed.init_distributed()
+    if plan.parallel.sequence_parallel_size > 1:
+        form_sequence_groups(plan.parallel.sequence_parallel_size)
 
 
 def _counted(plan: Plan, rank: int, between: Between) -> Phases:

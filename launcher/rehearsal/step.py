@@ -1,13 +1,14 @@
 """One training step as the launcher's trainer makes it: the largest micro-batch, then an update."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 
 from launcher.compat.accelerate import forward_in_fp32
+from launcher.compat.deepspeed import SharedAttention
 from launcher.compat.trl import add_fused_head
 from launcher.rehearsal.between_steps import rehearse_between_steps
 from launcher.rehearsal.empty_model import (
@@ -38,8 +39,25 @@ def rehearse_step(
     ``prepare`` is called with the base model before it has storages; ``between`` says what of a run
     comes between the steps and the end.
     """
-    with packed_weights_made_whole():
-        _rehearse(plan, device, recorder, steps, make_engine, prepare, between)
+    with packed_weights_made_whole(), _sequences_shared(plan) as alone:
+        _rehearse(plan, device, recorder, steps, make_engine, prepare, between, alone)
+
+
+Alone = Callable[[], AbstractContextManager[None]]
+"""Inside the context, a rank attends to its own sequences."""
+
+
+@contextmanager
+def _sequences_shared(plan: Plan) -> Iterator[Alone]:
+    """Exchange tokens for heads in attention inside the block, where ranks share sequences."""
+    if plan.parallel.sequence_parallel_size == 1:
+        yield nullcontext
+        return
+    attention = SharedAttention(plan.attention)
+    try:
+        yield attention.alone
+    finally:
+        attention.leave()
 
 
 def _rehearse(
@@ -50,6 +68,7 @@ def _rehearse(
     make_engine: MakeEngine,
     prepare: Callable[[Any], None] | None,
     between: Between,
+    alone: Alone,
 ) -> None:
     with recorder.phase("load"):
         first = _first_device(plan, device)
@@ -74,7 +93,9 @@ def _rehearse(
     if between != "nothing":
         evaluate = partial(_forward, plan, engine.forward, base, device, recorder)
         save = engine.save if between == "evaluation and checkpoint" else None
-        rehearse_between_steps(plan, model, device, recorder, evaluate=evaluate, save=save)
+        rehearse_between_steps(
+            plan, model, device, recorder, evaluate=evaluate, alone=alone, save=save
+        )
     with recorder.phase("save"):
         if plan.adapter is None and not plan.parallel.is_sharded:
             with recorder.part("workspace"):
@@ -130,9 +151,7 @@ def _forward(
     plan: Plan, model: Any, base: Any, device: torch.device, recorder: Recorder
 ) -> torch.Tensor:
     recorder.switch("activations")
-    shape = (plan.batch.micro_batch_size, plan.batch.sequence_length)
-    ids = torch.randint(base.get_input_embeddings().num_embeddings, shape, device=device)
-    mask, positions = _mask_or_positions(plan, ids)
+    batch = _batch(plan, base.get_input_embeddings().num_embeddings, device)
     compute = DTYPES[plan.precision.compute]
     autocast = plan.precision.autocast
     forward = forward_in_fp32(model) if autocast else model
@@ -140,10 +159,7 @@ def _forward(
     with torch.autocast(device.type, compute) if autocast else nullcontext():
         num_items = torch.ones((), dtype=torch.int64, device=device)
         output = forward(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            labels=ids.clone(),
+            **batch,
             num_items_in_batch=num_items,
             use_cache=False,
             **extra,
@@ -151,6 +167,30 @@ def _forward(
         fused = plan.loss == "fused"
         loss: torch.Tensor = -output.log_probs.sum() / num_items if fused else output.loss
         return loss
+
+
+def _batch(plan: Plan, vocabulary: int, device: torch.device) -> dict[str, torch.Tensor | None]:
+    """Return the largest micro-batch: a rank's part of its tokens, where ranks share them, as
+    launcher/training/batches/shared_sequences.py makes it."""
+    shared = plan.parallel.sequence_parallel_size
+    shape = (plan.batch.micro_batch_size, plan.batch.sequence_length // shared)
+    ids = torch.randint(vocabulary, shape, device=device)
+    labels = ids.clone()
+    if shared > 1:
+        first = torch.distributed.get_rank() % shared * shape[1]
+        return {
+            "input_ids": ids,
+            "position_ids": torch.arange(first, first + shape[1], device=device)[None],
+            "labels": labels,
+            "shift_labels": labels.clone(),
+        }
+    mask, positions = _mask_or_positions(plan, ids)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": positions,
+        "labels": labels,
+    }
 
 
 def _mask_or_positions(plan: Plan, ids: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

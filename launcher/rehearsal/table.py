@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.display.console import console_on
-from launcher.rehearsal.phases import Phases
+from launcher.rehearsal.phases import Phases, cuts_layers
 from planner.base.phrases import Joined, Phrase, spoken
 from planner.base.units import GIB, MIB
 from planner.plan.schema import Plan
@@ -233,7 +233,9 @@ def _notes(plan: Plan, comparison: Comparison) -> list[str]:
                 parts=parts,
             )
         )
-    if plan.parallel.is_sharded and traced:
+    if cuts_layers(plan) and traced:
+        notes.append(Phrase("The gathering before a save is predicted only."))
+    elif plan.parallel.is_sharded and traced:
         library = "DeepSpeed" if plan.parallel.zero_stage else "FSDP"
         notes.append(
             Phrase(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from launcher.compat.torch import OperatorWatch, for_tensors, storage_id
+from launcher.compat.torch import OperatorWatch, for_tensors, local_part, storage_id
 from launcher.rehearsal.phases import Phases
 from planner.base.errors import UserError
 from planner.base.phrases import Phrase
@@ -85,6 +85,7 @@ class Tracer(OperatorWatch):  # type: ignore[no-untyped-call]
 
     def assign(self, tensor: torch.Tensor, part: Part) -> None:
         """Count a tensor's storage as another part, or count one that no operator has made."""
+        tensor = local_part(tensor)
         self._note(tensor)
         key = storage_id(tensor.untyped_storage())
         storage = self._storages[key]

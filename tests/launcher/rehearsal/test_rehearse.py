@@ -22,13 +22,15 @@ from planner.plan.optimizer_presets import optimizers
 from planner.recipes.load_recipe import load_recipe
 from planner.search.repredict import workload_of
 from tests.launcher.launching import launch, write_plan
-from tests.launcher.planned import planned
+from tests.launcher.planned import SHAPE, planned
 from tests.launcher.plans import full, plan
 from tests.oracle.test_optimizers import counted_on_the_host
 from tests.torchao import marked
 
 TOLERANCE = (-0.03, 0.05)
 """Of the prediction over the trace, cuBLAS' workspaces aside, which are not traced."""
+SAME = 0.0005
+"""Relative: scalars, and what is of a few tokens."""
 PHASES = ["load", "forward", "backward", "optimizer_step", "save"]
 DORA = {"adapter__dora": True, "adapter__dropout": 0.1}
 NF4: dict[str, Any] = {
@@ -78,6 +80,40 @@ def test_prediction_beside_trace(method: Any, checkpointing: bool, name: str) ->
             side.phases["save"].get(part, 0) for side in (found.predicted, found.observed)
         )
         assert ours == pytest.approx(theirs, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "pinned",
+    [
+        pytest.param({"strategy": "tensor", "method": "full", "loss": "standard"}, id="cut, full"),
+        pytest.param(
+            {"strategy": "tensor", "method": "lora"}, id="cut, lora", marks=pytest.mark.long
+        ),
+        pytest.param(
+            {"strategy": "zero2", "method": "full", "sequence_parallel_size": 2},
+            id="shared, full",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            {"strategy": "zero3", "method": "lora", "sequence_parallel_size": 2},
+            id="shared, lora",
+        ),
+    ],
+)
+def test_ranks_that_share_samples_are_traced_among_fake_ones(pinned: dict[str, Any]) -> None:
+    """With the embeddings' whole gradient of an earlier micro-batch, what is gathered on the way,
+    and tokens that are exchanged for heads."""
+    shape = {**SHAPE, "num_layers": 2}
+    made = planned(2, name="llama-3.1-8b", shape=shape, micro_batch_size=2, **pinned)
+    assert made.batch.gradient_accumulation_steps > 1
+    with quiet_libraries():
+        found = compare(made)
+    assert not torch.distributed.is_initialized()
+    assert ("optimizer_step" in found.observed.phases) == (pinned["strategy"] == "tensor")
+    for phase, parts in found.observed.phases.items():
+        predicted = found.predicted.phases[phase]
+        not_traced = made.prediction.cublas_bytes if "workspace" in predicted else 0
+        assert sum(predicted.values()) - not_traced == pytest.approx(sum(parts.values()), rel=SAME)
 
 
 @pytest.mark.long

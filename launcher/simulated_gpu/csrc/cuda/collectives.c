@@ -147,6 +147,22 @@ API status ncclReduce(const void *in, void *out, size_t count, int type, int ope
     return OK;
 }
 
+/* Every rank keeps its part of each: of ranks that share sequences, tokens for heads. */
+API status ncclAlltoAll(const void *in, char *out, size_t count, int type, communicator *with)
+{
+    size_t bytes = count * width(type), whole = bytes * (size_t)with->ranks;
+    status error = failed_collective();
+    if (error)
+        return error;
+    if (!exchange(with, "ncclAlltoAll", in, out, whole, whole))
+        return OK;
+    for (int rank = 0; rank < with->ranks; rank++)
+        memcpy(out + (size_t)rank * bytes,
+               slot_of_rank(with, rank) + (size_t)with->rank * bytes, bytes);
+    meet(with);
+    return OK;
+}
+
 /* Every rank keeps its share of the sum. */
 API status ncclReduceScatter(const void *in, void *out, size_t count, int type, int operation,
                              communicator *with)
