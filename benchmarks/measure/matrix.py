@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.base.strict_yaml import Spec, read_spec
-from planner.plan.vocabulary import Loss, Method, Offload, Strategy
+from planner.plan.vocabulary import Loss, Method, Offload, Strategy, data_ranks
 
 AXES = (
     "model",
@@ -51,6 +51,17 @@ class Row:
     offload: Offload
     world_size: int = 1
     packing: bool = False
+    num_nodes: int = 1
+    copies: int = 1
+    """How often the whole of the parameters exists over all ranks that shard them."""
+    sequence_parallel_size: int = 1
+    """Number of ranks that share one sequence."""
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples per optimizer step over all ranks."""
+        ranks = data_ranks(self.strategy, self.world_size, self.sequence_parallel_size)
+        return self.micro_batch_size * self.gradient_accumulation_steps * ranks
 
     @property
     def name(self) -> str:
@@ -66,7 +77,16 @@ class Row:
             self.loss,
             *(["packed"] if self.packing else []),
             *(word for axis, usual in USUAL.items() if (word := getattr(self, axis)) != usual),
-            *([f"{self.world_size}-ranks"] if self.world_size > 1 else []),
+            *(
+                f"{count}-{word}"
+                for count, word in (
+                    (self.world_size, "ranks"),
+                    (self.num_nodes, "nodes"),
+                    (self.copies, "copies"),
+                    (self.sequence_parallel_size, "of-a-sequence"),
+                )
+                if count > 1
+            ),
         ]
         return "--".join(parts)
 

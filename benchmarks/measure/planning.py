@@ -86,6 +86,7 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         micro_batch_size=row.micro_batch_size,
         activation_checkpointing=row.activation_checkpointing,
         offload=row.offload,
+        sequence_parallel_size=row.sequence_parallel_size,
     )
     work = workload(request, row.method)
     if work.attention != row.attention:
@@ -98,6 +99,8 @@ def _candidate(row: Row, cluster: Cluster) -> tuple[Candidate, Request]:
         gradient_accumulation_steps=row.gradient_accumulation_steps,
         activation_checkpointing=row.activation_checkpointing,
         offload=row.offload,
+        copies=row.copies,
+        sequence_ranks=row.sequence_parallel_size,
     )
     return Candidate(workload=work, layout=layout, cluster=cluster), request
 
@@ -119,9 +122,7 @@ def _recipe(row: Row) -> Recipe:
         "optimizer": optimizer,
         "sequence_length": row.sequence_length,
         "packing": row.packing,
-        "global_batch_size": row.micro_batch_size
-        * row.gradient_accumulation_steps
-        * row.world_size,
+        "global_batch_size": row.global_batch_size,
     }
     content = to_builtins(recipe) | changes
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from benchmarks.measure.matrix import Row
 from benchmarks.measure.planning import NotPlannableError, Planned, plan_row
@@ -18,8 +18,10 @@ from planner.plan.schema import Plan
 from planner.workload.dtypes import numerics
 
 RESULTS = Path(__file__).parents[1] / "results" / "measured"
-SAME = ("adapter", "quantization", "precision", "checkpoint_every")
+SAME = ("adapter", "quantization", "precision", "checkpoint_every", "activation_offloading")
 """Sections of a plan that memory depends on and that are not part of a row's name."""
+OF_THE_MODEL = "zero"
+"""Part of the section of ranks that follows from the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ def own_runs(directory: Path = RESULTS) -> Iterator[OwnRun]:
     for path in sorted(directory.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         row = Row(**document["run"]["row"])
-        cluster = _cluster(document, row.world_size)
+        cluster = _cluster(document, row)
         if cluster is None or document["measured"]["status"] != "ok":
             continue
         try:
@@ -76,18 +78,28 @@ def _says_all(plan: Plan, run: dict[str, Any]) -> bool:
     if recorded is None or run.get("benchmark") != "launch":
         return True
     today = json.loads(json.dumps(to_builtins(plan)))
-    return all(today[section] == recorded[section] for section in SAME) and (
-        today["model"]["trainable_params"] == recorded["model"]["trainable_params"]
+    return (
+        all(today.get(section) == recorded.get(section) for section in SAME)
+        and today["model"]["trainable_params"] == recorded["model"]["trainable_params"]
+        and _ranks(today) == _ranks(recorded)
     )
 
 
-def _cluster(document: dict[str, Any], world_size: int) -> Cluster | None:
-    """Return the card that was measured, by its exact name; None for the CPU."""
+def _ranks(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return how a plan's ranks share the work, as data."""
+    return {key: value for key, value in plan["parallel"].items() if key != OF_THE_MODEL}
+
+
+def _cluster(document: dict[str, Any], row: Row) -> Cluster | None:
+    """Return the nodes of the card that was measured, by its exact name; None for the CPU."""
     name = document["environment"]["device"]["name"]
     for preset in preset_names("gpus"):
         card = load_gpu(preset)
         if card.device_name == name:
-            return named_cluster(card, world_size)
+            node = named_cluster(card, row.world_size // row.num_nodes)
+            recorded = document["run"].get("plan") or {}
+            network = recorded.get("hardware", {}).get("network")
+            return structs.replace(node, num_nodes=row.num_nodes, network=network)
     return None
 
 

@@ -51,9 +51,9 @@ class RequestRegret(NamedTuple):
 
 def request_of(row: Row) -> str:
     """Return the request that a layout is an alternative of."""
-    batch = row.micro_batch_size * row.gradient_accumulation_steps * row.world_size
     layers = "" if row.num_layers is None else f", {row.num_layers} layers"
-    name = f"{row.model}{layers}, {row.method}, {batch} x {row.sequence_length} tokens"
+    batch = f"{row.global_batch_size} x {row.sequence_length} tokens"
+    name = f"{row.model}{layers}, {row.method}, {batch}"
     return f"{name}, packed" if row.packing else name
 
 

@@ -72,6 +72,10 @@ def row_of(plan: Plan, report: dict[str, Any]) -> dict[str, Any]:
         "strategy": plan.parallel.strategy,
         "offload": plan.parallel.offload,
         "world_size": plan.parallel.world_size,
+        "packing": plan.batch.packing,
+        "num_nodes": plan.parallel.num_nodes,
+        "copies": plan.parallel.copies,
+        "sequence_parallel_size": plan.parallel.sequence_parallel_size,
     }
 
 

@@ -93,11 +93,43 @@ def test_a_recorded_run_is_predicted_at_the_length_that_it_had(tmp_path: Path) -
     assert document["measured"]["step_time_s"] == {"median": 1.5, "least": 1.0, "most": 2.0}
 
 
-def test_several_ranks_are_predicted_as_several(tmp_path: Path) -> None:
-    row = replace(ROW, strategy="ddp", world_size=2)
-    plan = plan_row(row, parse_gpus("2xrtx-4090")).plan
+@pytest.mark.parametrize(
+    ("layout", "cards", "nodes"),
+    [
+        ({"strategy": "ddp", "world_size": 2}, "2xrtx-4090", 1),
+        ({"strategy": "tensor", "world_size": 2, "model": "qwen3-0.6b"}, "2xrtx-4090", 1),
+        ({"strategy": "fsdp", "world_size": 4, "num_nodes": 2, "copies": 2}, "2xrtx-4090", 2),
+        (
+            {
+                "strategy": "zero3",
+                "world_size": 4,
+                "sequence_parallel_size": 2,
+                "model": "qwen3-0.6b",
+            },
+            "4xrtx-4090",
+            1,
+        ),
+        ({"packing": True}, "rtx-4090", 1),
+    ],
+    ids=["ddp", "layers that are cut", "copies", "shared sequences", "packed"],
+)
+def test_a_run_is_predicted_in_the_layout_that_it_had(
+    tmp_path: Path, layout: dict[str, Any], cards: str, nodes: int
+) -> None:
+    row = replace(ROW, **layout)
+    plan = plan_row(row, structs.replace(parse_gpus(cards), num_nodes=nodes)).plan
     [own] = own_runs(write_record(finished(tmp_path / "run", plan)).parent)
     assert own.row == replace(row, sequence_length=384)
+
+
+def test_a_layout_that_a_record_does_not_say_is_left_out(tmp_path: Path) -> None:
+    row = replace(ROW, strategy="fsdp", world_size=4, num_nodes=2, copies=2)
+    plan = plan_row(row, structs.replace(parse_gpus("2xrtx-4090"), num_nodes=2)).plan
+    path = write_record(finished(tmp_path / "run", plan))
+    document = json.loads(path.read_text(encoding="utf-8"))
+    del document["run"]["row"]["copies"]
+    write_json(path, document)
+    assert list(own_runs(path.parent)) == []
 
 
 def test_a_run_that_no_row_can_say_is_left_out(tmp_path: Path) -> None:
