@@ -65,6 +65,51 @@ def test_two_ranks_of_one_sequence_are_one_process(tiny_checkpoint: Path, tmp_pa
     assert found_losses == pytest.approx(losses, rel=SAME_SUMS)
 
 
+IN_MIXED = {"compute": "bf16", "frozen": "bf16", "trainable": "bf16", "master": "fp32"}
+SAME_IN_16_BIT = 1e-3
+"""Relative: sums of rounded numbers, in another order."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("layout", "settings", "same"),
+    [
+        (
+            {**parallel("zero3"), "offload": "all"},
+            full(precision={**IN_FP32, "master": "fp32"}),
+            SAME_SUMS,
+        ),
+        (
+            parallel("zero2"),
+            {
+                "method": "qlora",
+                "quantization": {"quant_type": "nf4", "double_quant": True},
+                "precision": IN_MIXED,
+            },
+            SAME_IN_16_BIT,
+        ),
+    ],
+    ids=["offloaded", "in 4 bit"],
+)
+def test_ranks_of_one_sequence_train_as_ranks_apart(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    layout: dict[str, Any],
+    settings: dict[str, Any],
+    same: float,
+) -> None:
+    settings = {"training": SIX_STEPS, **settings}
+    apart = train(tmp_path / "apart", tiny_checkpoint, parallel=layout, **TWO_RANKS, **settings)
+    together = train(
+        tmp_path / "shared",
+        tiny_checkpoint,
+        parallel={**layout, "sequence_parallel_size": 2},
+        **settings,
+    )
+    for name in ("loss", "grad_norm"):
+        assert figures(together, name) == pytest.approx(figures(apart, name), rel=same)
+
+
 @pytest.mark.long
 def test_two_groups_of_two_ranks_train_adapters(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """With the stock loss and recomputation; each group has two samples of every four."""
