@@ -31,8 +31,8 @@ class Point:
 
     @property
     def count(self) -> int:
-        """How many cards, which is how many ranks."""
-        return self._counted[0]
+        """How many cards over all nodes, which is how many ranks."""
+        return self._counted[0] * int(dict(self.options).get("nodes", 1))
 
     @property
     def _counted(self) -> tuple[int, str]:
