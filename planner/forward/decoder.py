@@ -196,8 +196,8 @@ class Decoder(Struct, kw_only=True, eq=False):
 
     def _cut_parts(self, matrix: Linear) -> tuple[bool, bool]:
         """Return whether one of several ranks has a part of an adapter's A, whose products with
-        parts of an input are summed, and of its B, whose input is whole; between a whole input and a
-        whole output of the matrix the adapter is whole."""
+        parts of an input are summed, and of its B, whose input is whole; between a whole input and
+        a whole output of the matrix the adapter is whole."""
         if self.workload.tensor_ranks == 1:
             return False, False
         from planner.workload.tensor_slice import COLUMNS, ROWS, CutLinear  # only what is cut
