@@ -82,9 +82,14 @@ class Ahead(Struct, frozen=True):
     layer: int
 
 
+IN_HEAD = -1
+"""Number of the stretch before those of the layers' backward pass."""
+
+
 class Arrival(Struct, frozen=True):
-    """The moment in a stretch of the layers' backward pass, counted from the last layer, when a
-    parameter's gradient arrives and most is alive; behind the last stretch, the end of backward."""
+    """The moment in a stretch of the layers' backward pass, counted from the last layer, or in the
+    head's before it, when a parameter's gradient arrives and most is alive; behind the last
+    stretch, the end of backward."""
 
     stretch: int
 

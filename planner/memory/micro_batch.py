@@ -139,8 +139,9 @@ class MicroBatch(Struct, frozen=True):
     """Stretches of forward: what comes before the layers, then each layer."""
     waiting: Amounts
     """Bytes that go when backward has ended: a gradient that no bucket holds."""
-    arrives_in_head: bool = False
-    """Whether a parameter's gradient arrives before the layers' backward passes."""
+    arriving_in_head: Amounts | None = None
+    """Bytes at the largest moment before the layers' backward passes in which a parameter's
+    gradient arrives; None where none does."""
     to_host: tuple[int, ...] = ()
     """Bytes of each tensor that waits in host memory for the backward pass."""
 
@@ -457,6 +458,10 @@ def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
     in_layers, forward, level = _forward(run.before, run.layers, run.head, layers)
     *casts, last_casts = run.casts_gone
     _, level = largest([*(casts[n] for n in layers), last_casts], level)
+    arriving = None
+    if run.back_in_head.arrives:
+        arriving = level.copy()
+        add_to(arriving, run.back_in_head.arriving)
     back_in_head, level = largest([run.back_in_head], level)
     return MicroBatch(
         layers_forward=in_layers,
@@ -467,6 +472,6 @@ def _laid_out(run: _Passed, layers: Sequence[int]) -> MicroBatch:
         head_holes_bytes=run.holes_bytes,
         ahead=(run.before, *(run.layers[n] for n in layers)),
         waiting=run.waiting,
-        arrives_in_head=run.back_in_head.arrives,
+        arriving_in_head=arriving,
         to_host=tuple(num_bytes for n in layers for num_bytes in run.to_host[n]),
     )

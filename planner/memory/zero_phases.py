@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from planner.base.units import block
 from planner.hardware.cluster import Device
 from planner.memory.buffers import (
+    IN_HEAD,
     Ahead,
     Arrival,
     Border,
@@ -139,17 +140,22 @@ def _backward(
     earlier = earlier_gradients(workload, layout, states)
     waiting: Buffers = {"reduce_buckets": _waiting_buckets(layout, states)}
     buckets: Buffers = {"reduce_buckets": states.buckets_bytes}
-    first = 0 if passes.arrives_in_head else _first_arrival(passes)
+    in_head = passes.arriving_in_head
+    first = 0 if in_head is not None else _first_arrival(passes)
     moments = [_pass(held, passes.head_backward, "head_backward", gradients=earlier, more=waiting)]
     for rank in _reductions(workload, layout, states):
-        levels = zip(gradient_levels(earlier, rank), rank.copies, strict=True)
+        (level, copy), *levels = zip(gradient_levels(earlier, rank), rank.copies, strict=True)
+        if in_head is not None:
+            more: Buffers = {**buckets, "reduced_copy": copy}
+            place = Arrival(IN_HEAD)
+            moments.append(_pass(held, in_head, place, gradients=level.at_copy, more=more))
         beside = [
             _Beside(
                 level.at_top,
                 level.at_copy,
                 copy,
                 buckets,
-                at_first=waiting if number <= first and not passes.arrives_in_head else buckets,
+                at_first=waiting if number <= first and in_head is None else buckets,
             )
             for number, (level, copy) in enumerate(levels)
         ]
@@ -404,11 +410,11 @@ def _stage_3_passes(
     in_forward = whole.in_forward(from_host=states.offload == "all")
     gradients = states.gradients_bytes
     gathered = [*whole.in_backward, 0]
+    first_copy, *in_layers = copies
     beside = [
         _Beside(gradients, gradients, copy, {"gathered": whole_bytes})
-        for whole_bytes, copy in zip(gathered, copies, strict=True)
+        for whole_bytes, copy in zip(gathered, in_layers, strict=True)
     ]
-    in_layers = _through_layers(held, passes, beside)
     return {
         "forward": larger(
             during(before, Border(0), whole.embedding),
@@ -419,9 +425,21 @@ def _stage_3_passes(
             during(passes.forward, "forward", whole.head),
         ),
         "backward": larger(
-            during(passes.head_backward, "head_backward", whole.head_backward), in_layers
+            during(passes.head_backward, "head_backward", whole.head_backward),
+            *_arriving_in_head(passes, held, gradients, whole.head_backward, first_copy),
+            _through_layers(held, passes, beside),
         ),
     }
+
+
+def _arriving_in_head(
+    passes: MicroBatch, held: Buffers, gradients: int, whole_bytes: int, copy: int
+) -> Iterator[Moment]:
+    """Yield the moment in the head's backward pass when a gradient arrives, if one does."""
+    if passes.arriving_in_head is not None:
+        more: Buffers = {"gathered": whole_bytes, "reduced_copy": copy}
+        alive, place = passes.arriving_in_head, Arrival(IN_HEAD)
+        yield _pass(held, alive, place, gradients=gradients, more=more)
 
 
 def _ahead_in_layers(passes: MicroBatch, gathered: Sequence[int]) -> tuple[Amounts, Place, int]:

@@ -27,8 +27,8 @@ from planner.workload.workload import Workload
 
 
 class Reductions(Struct, frozen=True):
-    """One rank's reductions in each stretch of backward: the last layer first, the embedding after
-    all layers, and then what is reduced when backward has ended."""
+    """One rank's reductions in each stretch of backward: the head first, then the last layer, the
+    embedding after all layers, and then what is reduced when backward has ended."""
 
     gained: tuple[int, ...]
     """Bytes that gradients come to hold in a stretch."""
@@ -103,10 +103,8 @@ def _owners(groups: Iterable[Sequence[Sized]], parts: Iterable[Partition]) -> Ow
 def _stretches(
     before: Sequence[Sized], layers: Sequence[Sequence[Sized]], after: Sequence[Sized]
 ) -> list[list[Sized]]:
-    """Return what trains in the order in which gradients arrive; the head's come with the last
-    layer's."""
-    *others, last = layers
-    forward = [before, *others, [*last, *after]]
+    """Return what trains in the order in which gradients arrive, the head's first."""
+    forward = [before, *layers, after]
     return [[each for each in reversed(each) if each.trains] for each in reversed(forward)]
 
 

@@ -103,9 +103,9 @@ def _stretch(run: ModelPass, place: Place) -> tuple[int, int]:
         (_, begins), (_, ends) = run.tape.borders[place.layer : place.layer + 2]
         return begins, ends
     if isinstance(place, Arrival | Late | int):
-        borders = [*run.tape.passed, end, end]
+        borders = [backward, *run.tape.passed, end, end]
         number = place if isinstance(place, int) else place.stretch
-        return borders[number], borders[number + 1]
+        return borders[number + 1], borders[number + 2]
     _, last_border = run.tape.borders[-1]
     stretches = {
         "layers_forward": (0, last_border),

@@ -125,8 +125,8 @@ def _replayed(plan: Explained, place: Arrival | Late | int) -> tuple[int, int]:
     number = place if isinstance(place, int) else place.stretch
     choices = []
     for rank in ranks:
-        level = list(gradient_levels(earlier, rank))[number]
-        at_copy = level.at_copy, rank.copies[number]
+        level = list(gradient_levels(earlier, rank))[number + 1]
+        at_copy = level.at_copy, rank.copies[number + 1]
         choices.append(at_copy if at_arrival else (level.at_top, 0))
     return max(choices, key=sum)
 

@@ -134,7 +134,7 @@ def _gathered(plan: Explained, phase: Phase) -> Iterator[Term]:
     place = plan.moments[phase].place
     if isinstance(place, Arrival | Late | int):
         number = place if isinstance(place, int) else place.stretch
-        num_bytes = [*whole.in_backward, 0][number]
+        num_bytes = [whole.head_backward, *whole.in_backward, 0][number + 1]
     elif isinstance(place, Border):
         num_bytes = whole.before_head if place.layer else whole.embedding
     elif isinstance(place, Ahead) or place == "layers_forward":
@@ -156,7 +156,7 @@ def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
     copies = scatter_copies(
         plan.workload, plan.layout.world_size, plan.zero, plan.kinds, offload=offload
     )
-    copy = Count(copies[place.stretch], Phrase("bytes of gradients that are sent, replayed"))
+    copy = Count(copies[place.stretch + 1], Phrase("bytes of gradients that are sent, replayed"))
     source = SCATTERED if offload == "none" else f"{SCATTERED}; {OFFLOADED}"
     yield Term(name=Phrase("gradients while they are reduced"), bytes=copy, source=source)
 
