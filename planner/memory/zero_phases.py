@@ -136,7 +136,11 @@ def _backward(
     workload: Workload, layout: Layout, states: FlatStates, held: Buffers, passes: MicroBatch
 ) -> Moment:
     """Return the largest of: the head, before a gradient is there, and each rank's way through
-    the layers, with the buckets and what it has reduced."""
+    the head and the layers, with the buckets and what it has reduced.
+
+    Where ZeRO-1 adds up whole gradients, the head's is added to the one that is there, and waits
+    for nothing.
+    """
     earlier = earlier_gradients(workload, layout, states)
     waiting: Buffers = {"reduce_buckets": _waiting_buckets(layout, states)}
     buckets: Buffers = {"reduce_buckets": states.buckets_bytes}
@@ -146,9 +150,12 @@ def _backward(
     for rank in _reductions(workload, layout, states):
         (level, copy), *levels = zip(gradient_levels(earlier, rank), rank.copies, strict=True)
         if in_head is not None:
+            gradients, copy = in_head_level(level, copy)
             more: Buffers = {**buckets, "reduced_copy": copy}
-            place = Arrival(IN_HEAD)
-            moments.append(_pass(held, in_head, place, gradients=level.at_copy, more=more))
+            alive: tuple[Amounts, Place] = (in_head, Arrival(IN_HEAD))
+            if layout.zero_stage == 1 and layout.gradient_accumulation_steps > 1:
+                alive = passes.before_layers, "before_layers"
+            moments.append(_pass(held, *alive, gradients=gradients, more=more))
         beside = [
             _Beside(
                 level.at_top,
@@ -270,6 +277,13 @@ class GradientLevel(Struct, frozen=True):
     """Bytes at its largest moment."""
     at_copy: int
     """Bytes when its largest copy is made."""
+
+
+def in_head_level(level: GradientLevel, copy: int) -> tuple[int, int]:
+    """Return the bytes of gradients and of a copy of them when most is there while one is reduced
+    before the layers' backward passes: with the copy, or when the rank's buffer has been made, for
+    what it is filled from is still there."""
+    return max((level.at_copy, copy), (level.at_top, 0), key=sum)
 
 
 def gradient_levels(start: int, rank: Reductions) -> Iterator[GradientLevel]:

@@ -1,11 +1,12 @@
 """Terms of DeepSpeed's buffers, where a rank has flat parts of what trains (ZeRO-1, ZeRO-2)."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from planner.base.phrases import Phrase
-from planner.memory.buffers import Arrival, Buffer, Late
+from planner.memory.buffers import IN_HEAD, Arrival, Buffer, Late
 from planner.memory.zero_1_2 import NORM_BYTES, Partition, flat_update
-from planner.memory.zero_phases import earlier_gradients, gradient_levels
+from planner.memory.zero_phases import earlier_gradients, gradient_levels, in_head_level
 from planner.memory.zero_reductions import reductions
 from planner.plan.vocabulary import Phase
 from planner.report.explain.device_terms import COMMON, Terms
@@ -74,7 +75,7 @@ def _setup_gradients(plan: Explained, _phase: Phase) -> Iterator[Term]:
 def _gradients(plan: Explained, phase: Phase) -> Iterator[Term]:
     """Yield the rank's buffer; ZeRO-1 has earlier micro-batches' gradients whole before that."""
     place, width = plan.moments[phase].place, plan.kinds.gradient
-    if isinstance(place, Arrival | Late | int):
+    if isinstance(place, Arrival | Late | int) or place == "before_layers":
         gradients, _ = _replayed(plan, place)
         yield Term(name=Phrase("gradients, replayed"), bytes=bytes_of(gradients), source=REPLAYED)
     elif phase != "optimizer_step" and plan.layout.zero_stage == 1:
@@ -99,14 +100,16 @@ def _reduce_buckets(plan: Explained, _phase: Phase) -> Iterator[Term]:
 
 def _reduced_copy(plan: Explained, phase: Phase) -> Iterator[Term]:
     place = plan.moments[phase].place
-    if not isinstance(place, Arrival):
+    if not isinstance(place, Arrival) and place != "before_layers":
         return
     _, copy = _replayed(plan, place)
     name = Phrase("the largest copy while gradients are reduced, replayed")
     yield Term(name=name, bytes=bytes_of(copy), source=REPLAYED)
 
 
-def _replayed(plan: Explained, place: Arrival | Late | int) -> tuple[int, int]:
+def _replayed(
+    plan: Explained, place: Arrival | Late | int | Literal["before_layers"]
+) -> tuple[int, int]:
     """Return bytes of gradients and of their largest copy in one stretch of backward, on the rank
     where the two are most; there is no copy but where gradients arrive."""
     layout, states = plan.layout, plan.flat
@@ -121,13 +124,17 @@ def _replayed(plan: Explained, place: Arrival | Late | int) -> tuple[int, int]:
         offloaded=states.offloaded,
         shares_sequences=layout.sequence_ranks > 1,
     )
-    at_arrival = isinstance(place, Arrival)
-    number = place if isinstance(place, int) else place.stretch
+    number = IN_HEAD if place == "before_layers" else place
+    if isinstance(number, Arrival | Late):
+        number = number.stretch
     choices = []
     for rank in ranks:
-        level = list(gradient_levels(earlier, rank))[number + 1]
-        at_copy = level.at_copy, rank.copies[number + 1]
-        choices.append(at_copy if at_arrival else (level.at_top, 0))
+        level, copy = list(gradient_levels(earlier, rank))[number + 1], rank.copies[number + 1]
+        if number == IN_HEAD:
+            choices.append(in_head_level(level, copy))
+        else:
+            at_copy = isinstance(place, Arrival)
+            choices.append((level.at_copy, copy) if at_copy else (level.at_top, 0))
     return max(choices, key=sum)
 
 
