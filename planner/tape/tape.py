@@ -205,8 +205,9 @@ class Tape(UncountedWork):
         output.node = node
         if region is None:
             node.saved = storages(saved)
-        elif saved:
-            node.region = region
+            return output
+        node.region = region
+        if saved:
             region.nodes.append(weakref.ref(node))
         return output
 

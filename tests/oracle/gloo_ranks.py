@@ -16,6 +16,7 @@ from trl.kernels import chunked_logprob
 from trl.trainer import utils as trl_utils
 
 from launcher.training.planned_trainer import activation_checkpointing
+from planner.models.model_spec import ModelSpec
 from tests.oracle.small_models import build
 from tests.oracle.zero_cases import ZeroCase
 
@@ -43,12 +44,16 @@ def trace_cases(
     run = [ZeroCase(**case) for case in cases]
     if os.environ["RANK"] == "0":
         for shape in {case.shape for case in run if not case.one_key}:
-            build(shape).to(torch.bfloat16).save_pretrained(folder / shape.model_type)
+            build(shape).to(torch.bfloat16).save_pretrained(folder / _name(shape))
     torch.distributed.barrier()
-    found = [traced_phases(case, folder / case.shape.model_type) for case in run]
+    found = [traced_phases(case, folder / _name(case.shape)) for case in run]
     (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
     torch.distributed.barrier()
     os._exit(0)  # gloo's threads may still wait under DeepSpeed
+
+
+def _name(shape: ModelSpec) -> str:
+    return f"{shape.model_type}-{shape.intermediate_size}"
 
 
 class _Done:
