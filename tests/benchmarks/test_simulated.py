@@ -23,7 +23,12 @@ from planner.plan.schema import Plan
 
 WORST_RESERVED = 0.03
 """Largest relative error of reserved memory."""
-MORE_RESERVED = {"strategy=tensor": 0.1, "sequence-parallel-size": 0.06, "gemma-4-cut": 0.04}
+MORE_RESERVED = {
+    "strategy=tensor": 0.1,
+    "sequence-parallel-size": 0.06,
+    "strategy=fsdp--tiled-mlp": 0.07,
+    "gemma-4-cut": 0.04,
+}
 """The same by what a point's name has: plans whose allocator takes more than is expected."""
 WORST_ALLOCATED = {True: 0.005, False: 0.01}
 """Largest relative error of a phase, on one card and on several."""
