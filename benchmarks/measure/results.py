@@ -18,7 +18,14 @@ from planner.plan.schema import Plan
 from planner.workload.dtypes import numerics
 
 RESULTS = Path(__file__).parents[1] / "results" / "measured"
-SAME = ("adapter", "quantization", "precision", "checkpoint_every", "activation_offloading")
+SAME = (
+    "adapter",
+    "quantization",
+    "precision",
+    "checkpoint_every",
+    "activation_offloading",
+    "tiled_mlp",
+)
 """Sections of a plan that memory depends on and that are not part of a row's name."""
 OF_THE_MODEL = "zero"
 """Part of the section of ranks that follows from the model."""

@@ -135,9 +135,11 @@ def test_a_layout_that_a_record_does_not_say_is_left_out(tmp_path: Path) -> None
 def test_a_run_that_no_row_can_say_is_left_out(tmp_path: Path) -> None:
     plan = plan_row(ROW, parse_gpus("rtx-4090")).plan
     assert plan.adapter is not None
-    other = structs.replace(plan, adapter=structs.replace(plan.adapter, rank=7))
-    path = write_record(finished(tmp_path / "run", other))
-    assert list(own_runs(path.parent)) == []
+    other_rank = structs.replace(plan, adapter=structs.replace(plan.adapter, rank=7))
+    in_tiles = structs.replace(plan, tiled_mlp=True)
+    for name, other in {"rank": other_rank, "tiles": in_tiles}.items():
+        path = write_record(finished(tmp_path / name, other))
+        assert list(own_runs(path.parent)) == []
 
 
 @pytest.mark.parametrize("place", ["folder", "/home/somebody/gone", "~/somebody", "a/somebody/m"])
